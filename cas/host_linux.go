@@ -1,0 +1,72 @@
+package cas
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// processStart is when a process began, in clock ticks since boot, which tells
+// it from a later one of the same number; 0 if unknown.
+func processStart(pid int) uint64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	// The second field is the command in parentheses, and may hold anything.
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(f) < 20 {
+		return 0
+	}
+	start, _ := strconv.ParseUint(f[19], 10, 64)
+	return start
+}
+
+// mountNamespace is the inode of this process's mount namespace; 0 if unknown.
+func mountNamespace() uint64 {
+	fi, err := os.Stat("/proc/self/ns/mnt")
+	if err != nil {
+		return 0
+	}
+	return fi.Sys().(*syscall.Stat_t).Ino
+}
+
+// mountedDevice is MAJOR:MINOR of what is mounted topmost at dir, by the
+// kernel's list; "" if nothing is.
+func mountedDevice(dir string) string {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	device := ""
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		// 36 35 0:52 /root /point options…
+		if l := strings.Fields(sc.Text()); len(l) > 4 && unescapeMount.Replace(l[4]) == dir {
+			device = l[2]
+		}
+	}
+	return device
+}
+
+// unescapeMount undoes the octal escapes of /proc/self/mountinfo.
+var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// askRefresh asks the mount at dir to show names that changed; it blocks until
+// the mount's server answers.
+func askRefresh(dir string) error {
+	var b [64]byte
+	_, err := unix.Getxattr(dir, "user.curi.refresh", b[:])
+	return err
+}

@@ -1,0 +1,248 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// MtimeAttr is the attribute that keeps a file's or directory's modification
+// time: nanoseconds since 1970, decimal.
+const MtimeAttr = "mtime"
+
+func formatMtime(ns int64) string { return strconv.FormatInt(ns, 10) }
+
+// SealOptions of [Store.Seal].
+type SealOptions struct {
+	As       string // with a file: its path inside the tree, such as "model.ckpt" or "a/b/model.ckpt"
+	Attrs    Attrs  // added to those that the program set, which win
+	Mtimes   bool   // keep mtimes as attributes (snapshots of work directories)
+	Progress Progress
+}
+
+// Seal takes over what a finished program left at path, a file or directory
+// on the store's filesystem: each file under a read lease (retried for 2 s;
+// then [ErrBusy] names the holder), hashed, checked for links, renamed into the
+// store. A file with a hard link outside is copied. user.curi.* extended
+// attributes become attributes and are removed from the inode. A single file
+// becomes a Single tree with the file at o.As, by default under its own name.
+//
+// After success path is gone. After a failure everything is as it was. Symlinks
+// that lead out of path, FIFOs, sockets and devices are [ErrInvalid].
+func (s *Store) Seal(ctx context.Context, path string, o SealOptions) (*Added, error) {
+	sc := &scanner{ctx: ctx, seal: true}
+	root, err := sc.scan(path)
+	if err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	return s.take(ctx, root, takeOptions{verb: "seal", as: o.As, attrs: o.Attrs, ownWins: true, mtimes: o.Mtimes, progress: o.Progress})
+}
+
+// takeOptions tell Seal and a moving AddPath apart.
+type takeOptions struct {
+	verb     string
+	as       string
+	attrs    Attrs
+	ownWins  bool // the attributes that files carry win over attrs
+	mtimes   bool
+	progress Progress
+}
+
+// taker moves files into the store.
+type taker struct {
+	*adder
+	dev      uint64 // the store's filesystem
+	uid, gid int    // of the store
+	held     int    // leases that can still be held at once
+
+	mu     sync.Mutex
+	names  map[fileID][]*node // every file by device and inode
+	sealed []*sealedFile
+}
+
+// take stores everything below root by renaming, and removes what is left.
+func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, err error) {
+	b, err := s.newBatch()
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	t := &taker{adder: &adder{s: s, b: b}, names: map[fileID][]*node{}, held: maxLeases()}
+	var st unix.Stat_t
+	if err := unix.Stat(s.dir, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: s.dir, Err: err}
+	}
+	t.dev, t.uid, t.gid = uint64(st.Dev), int(st.Uid), int(st.Gid)
+	root.files(func(n *node) {
+		key := fileID{n.state.dev, n.state.ino}
+		t.names[key] = append(t.names[key], n)
+	})
+	t.count(root, o.progress)
+	defer func() {
+		for _, sf := range t.sealed {
+			if err == nil {
+				sf.close()
+			} else if rerr := sf.restore(context.WithoutCancel(ctx)); rerr != nil {
+				err = also(err, rerr)
+			}
+		}
+	}()
+	if err := t.checkSpace(ctx, root, t.copies); err != nil {
+		return nil, err
+	}
+	added, err := t.run(ctx, root, treeShape{as: o.as, attrs: o.attrs, ownWins: o.ownWins, mtimes: o.mtimes}, t.takeFile)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.verb, noSpace(err, s.dir))
+	}
+	if err := root.remove(); err != nil {
+		s.log.Warn("stored, and not removed", "path", root.path(), "error", err)
+	}
+	return added, nil
+}
+
+// copies reports whether the file cannot be renamed into the store: it lies on
+// another filesystem, has names outside what is taken, or is another user's.
+func (t *taker) copies(n *node) bool {
+	names := t.names[fileID{n.state.dev, n.state.ino}]
+	return t.mustCopy(n.state, len(names))
+}
+
+func (t *taker) mustCopy(st fileState, names int) bool {
+	euid := os.Geteuid()
+	return st.dev != t.dev || st.nlink != uint64(names) || euid != 0 && int(st.uid) != euid
+}
+
+// maxLeases is how many files can be kept open: half of what the process may.
+func maxLeases() int {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &r); err != nil {
+		return 256
+	}
+	return int(min(r.Cur/2, 1<<16))
+}
+
+// takeFile seals and hashes the inode of n. It is called for each of its
+// names, and works at the first.
+func (t *taker) takeFile(ctx context.Context, n *node) error {
+	key := fileID{n.state.dev, n.state.ino}
+	all := t.names[key]
+	if n != all[0] {
+		return nil
+	}
+	paths := make([]string, len(all))
+	for i, k := range all {
+		paths[i] = k.path()
+	}
+	sf, err := t.s.seal(ctx, paths)
+	if err != nil {
+		return err
+	}
+	var user Attrs
+	if user, err = userXattrs(paths[0]); err != nil {
+		sf.close()
+		return err
+	}
+	d, keep, err := t.takeBytes(ctx, sf, user)
+	if !keep {
+		sf.close()
+	}
+	if err != nil {
+		return err
+	}
+	meta := slices.DeleteFunc(slices.Clone(user), func(x Attr) bool { return !strings.HasPrefix(x.Key, MetaPrefix) })
+	for _, k := range all {
+		k.digest, k.size, k.attrs, k.taken = d, sf.state.size, meta, sf.state
+		t.meter.file()
+	}
+	return nil
+}
+
+// takeBytes hashes a sealed file and gives it to the batch: the file itself,
+// or a copy if it has other names, lies elsewhere or belongs to another user.
+// keep: the batch needs sf.
+func (t *taker) takeBytes(ctx context.Context, sf *sealedFile, user Attrs) (d Digest, keep bool, err error) {
+	st := sf.state
+	if t.mustCopy(st, len(sf.names)) {
+		d, _, err = t.b.file(ctx, sf.f, t.meter.bytes)
+		if err == nil {
+			err = sf.check()
+		}
+		if errors.Is(err, errUnstable) {
+			err = fmt.Errorf("%s changes while it is sealed: %w", sf.names[0], ErrBusy)
+		}
+		return d, false, err
+	}
+	var outboard *os.File
+	var outPath string
+	if st.size > outboardMin {
+		if outboard, err = t.b.stageOutboard(); err != nil {
+			return d, false, err
+		}
+		defer outboard.Close()
+		outPath = outboard.Name()
+	}
+	d, err = t.hash(ctx, sf.f, st.size, outboard)
+	if errors.Is(err, ErrChanged) {
+		err = fmt.Errorf("%s: %w: %w", sf.names[0], err, ErrBusy)
+	}
+	if err == nil {
+		err = sf.check()
+	}
+	if err != nil || !t.b.claim(d, st.size) {
+		if outPath != "" {
+			os.Remove(outPath)
+		}
+		return d, false, err
+	}
+	t.mu.Lock()
+	t.sealed = append(t.sealed, sf)
+	t.held--
+	crowded := t.held < 0
+	t.mu.Unlock()
+	if err := sf.prepare(t.uid, t.gid, user); err != nil {
+		return d, true, err
+	}
+	if crowded {
+		sf.giveUpLease()
+	}
+	t.b.put(d, &staged{size: st.size, path: sf.names[0], outboard: outPath, sealed: sf})
+	return d, true, nil
+}
+
+// hash digests the file; outboard may be nil.
+func (t *taker) hash(ctx context.Context, f *os.File, size int64, outboard *os.File) (Digest, error) {
+	r := &meteredReader{f, t.meter.bytes}
+	if outboard == nil {
+		return hashFile(ctx, r, size, nil)
+	}
+	return hashFile(ctx, r, size, outboard)
+}
+
+// remove removes what is left of a tree that was stored: names of blobs that
+// the store had, other names of files, links, directories. What came or was
+// written after it was read stays, and so do its directories.
+func (n *node) remove() error {
+	var errs []error
+	for _, k := range n.kids {
+		if err := k.remove(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if n.state.isRegular() {
+		now, err := lstatFile(n.path())
+		if err == nil && (now.dev != n.taken.dev || now.ino != n.taken.ino || now.size != n.taken.size || now.mtime != n.taken.mtime) {
+			return fmt.Errorf("%s changed after it was stored and was left there: %w", n.path(), ErrChanged)
+		}
+	}
+	if err := os.Remove(n.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}

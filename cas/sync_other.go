@@ -1,0 +1,9 @@
+//go:build !linux
+
+package cas
+
+import "golang.org/x/sys/unix"
+
+// syncFilesystem makes all that was written to the filesystem of the directory
+// dir durable: one barrier for many files.
+func syncFilesystem(dir string) error { return unix.Sync() }

@@ -1,0 +1,218 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+)
+
+// Tree reads and verifies a tree. Missing: [ErrNotFound]; bytes that do not
+// match the digest: [ErrCorrupt]. The result is the caller's.
+func (s *Store) Tree(ctx context.Context, d Digest) (*Tree, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b, err := s.readTree(d)
+	if err != nil {
+		return nil, fmt.Errorf("read tree %s: %w", d, err)
+	}
+	t, err := ParseTree(b)
+	if err != nil {
+		return nil, fmt.Errorf("read tree %s: %w", d, err)
+	}
+	return t, nil
+}
+
+// readTree returns the encoding of d, verified.
+func (s *Store) readTree(d Digest) ([]byte, error) {
+	f, err := os.Open(s.treePath(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, storeError(err)
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if fi.Size() > maxTreeSize {
+		return nil, fmt.Errorf("%d bytes are too many for a tree: %w", fi.Size(), ErrCorrupt)
+	}
+	b := make([]byte, fi.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, err
+	}
+	if Sum(b) != d {
+		return nil, fmt.Errorf("its bytes do not match the digest: %w", ErrCorrupt)
+	}
+	return b, nil
+}
+
+// PutTree stores t durably; everything that t names must be stored already
+// ([ErrNotFound] names what lacks). Until something names it a collection may
+// take it again: see [Store.AddTree].
+func (s *Store) PutTree(ctx context.Context, t *Tree) (Digest, error) {
+	release, err := s.shareCommit(ctx)
+	if err != nil {
+		return Digest{}, err
+	}
+	defer release()
+	return s.putTree(t)
+}
+
+// AddTree is PutTree, and pins the tree until Release: between storing it and
+// naming it no collection takes it. Of the result, Files counts those directly
+// in t.
+func (s *Store) AddTree(ctx context.Context, t *Tree) (*Added, error) {
+	release, err := s.shareCommit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	d, err := s.putTree(t)
+	if err != nil {
+		return nil, err
+	}
+	pin, err := s.Pin(ctx, "add", d)
+	if err != nil {
+		return nil, err
+	}
+	return &Added{Tree: d, Digest: d, Bytes: t.Bytes(), Files: t.Files(), pin: pin}, nil
+}
+
+// putTree stores t; the caller has the right to commit.
+func (s *Store) putTree(t *Tree) (Digest, error) {
+	b, err := t.Encode()
+	if err != nil {
+		return Digest{}, err
+	}
+	d := Sum(b)
+	if err := s.checkWhole(t); err != nil {
+		return Digest{}, fmt.Errorf("store tree %s: %w", d.Short(), err)
+	}
+	if s.HasTree(d) {
+		return d, nil
+	}
+	if err := s.writeFileDurable(s.treePath(d), b, blobMode); err != nil {
+		return Digest{}, fmt.Errorf("store tree %s: %w", d.Short(), err)
+	}
+	return d, nil
+}
+
+// checkWhole reports what of t's own level is not stored.
+func (s *Store) checkWhole(t *Tree) error {
+	for i := range t.Entries {
+		e := &t.Entries[i]
+		switch {
+		case e.Kind == KindDir && !s.HasTree(e.Digest):
+			return fmt.Errorf("%q names tree %s: %w", e.Name, e.Digest, ErrNotFound)
+		case e.IsRegular() && !s.HasBlob(e.Digest):
+			return fmt.Errorf("%q names blob %s: %w", e.Name, e.Digest, ErrNotFound)
+		}
+	}
+	return nil
+}
+
+// Walk calls fn for every entry below the tree, parents before children, in
+// order of names; path is slash-separated and relative. fs.SkipDir from a
+// directory skips what is below it, from another entry the rest of its
+// directory; fs.SkipAll ends the walk without an error.
+func (s *Store) Walk(ctx context.Context, tree Digest, fn func(path string, e Entry) error) error {
+	err := s.walk(ctx, tree, "", 0, fn)
+	if errors.Is(err, fs.SkipAll) {
+		return nil
+	}
+	return err
+}
+
+// maxDepth bounds how deep trees nest: a path of it would be longer than any
+// system takes.
+const maxDepth = 2048
+
+func (s *Store) walk(ctx context.Context, tree Digest, dir string, depth int, fn func(path string, e Entry) error) error {
+	if depth > maxDepth {
+		return fmt.Errorf("walk tree: more than %d levels at %.100s…: %w", maxDepth, dir, ErrInvalid)
+	}
+	t, err := s.Tree(ctx, tree)
+	if err != nil {
+		return err
+	}
+	for _, e := range t.Entries {
+		p := path.Join(dir, e.Name)
+		err := fn(p, e)
+		if err == nil && e.Kind == KindDir {
+			err = s.walk(ctx, e.Digest, p, depth+1, fn)
+		} else if errors.Is(err, fs.SkipDir) {
+			if e.Kind != KindDir {
+				return nil
+			}
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Lookup follows a slash-separated path inside the tree; "" or "." is the tree
+// itself as a KindDir entry. Symlinks are not followed. Missing: [ErrNotFound].
+func (s *Store) Lookup(ctx context.Context, tree Digest, name string) (Entry, error) {
+	t, err := s.Tree(ctx, tree)
+	if err != nil {
+		return Entry{}, err
+	}
+	e := Entry{Kind: KindDir, Size: t.Bytes(), Digest: tree, Attrs: t.Attrs}
+	done := ""
+	for rest := strings.Trim(name, "/"); rest != "" && rest != "."; {
+		var elem string
+		elem, rest, _ = strings.Cut(rest, "/")
+		if elem == "" || elem == "." {
+			continue
+		}
+		if e.Kind != KindDir {
+			return Entry{}, fmt.Errorf("look up %q: %q is a %s, not a directory: %w", name, done, e.Kind, ErrNotFound)
+		}
+		if done != "" {
+			if t, err = s.Tree(ctx, e.Digest); err != nil {
+				return Entry{}, err
+			}
+		}
+		done = path.Join(done, elem)
+		var ok bool
+		if e, ok = t.Lookup(elem); !ok {
+			return Entry{}, fmt.Errorf("look up %q: no %q in tree %s: %w", name, done, tree.Short(), ErrNotFound)
+		}
+	}
+	return e, nil
+}
+
+// SingleFile returns path and entry of the one file of a Single tree; ok is
+// false for any other tree.
+func (s *Store) SingleFile(ctx context.Context, tree Digest) (name string, e Entry, ok bool, err error) {
+	t, err := s.Tree(ctx, tree)
+	if err != nil || !t.Single {
+		return "", Entry{}, false, err
+	}
+	for range maxDepth {
+		if len(t.Entries) != 1 || t.Entries[0].Kind == KindSymlink {
+			return "", Entry{}, false, fmt.Errorf("read tree %s: marked as a single file, and is not one: %w", tree, ErrCorrupt)
+		}
+		e = t.Entries[0]
+		name = path.Join(name, e.Name)
+		if e.Kind != KindDir {
+			return name, e, true, nil
+		}
+		if t, err = s.Tree(ctx, e.Digest); err != nil {
+			return "", Entry{}, false, err
+		}
+	}
+	return "", Entry{}, false, fmt.Errorf("read tree %s: more than %d levels: %w", tree, maxDepth, ErrInvalid)
+}

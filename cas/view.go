@@ -1,0 +1,139 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// tempView begins the name of a view that is being made.
+const tempView = ".tmp-"
+
+// View returns the path of a read-only view of the tree below STORE/views
+// that can be opened now and stays as long as the tree does; it is made at
+// the first call. Files are symbolic links to blobs, or reflinks where the
+// filesystem has them; executables are copies, as a blob is not executable;
+// referenced files are links to where they lie.
+func (s *Store) View(ctx context.Context, tree Digest) (string, error) {
+	path := s.viewPath(tree)
+	if fi, err := os.Stat(path); err == nil && fi.IsDir() && s.HasTree(tree) {
+		return path, nil
+	}
+	if err := s.makeView(ctx, tree, path); err != nil {
+		return "", fmt.Errorf("make a view of tree %s: %w", tree, err)
+	}
+	return path, nil
+}
+
+func (s *Store) viewPath(tree Digest) string { return filepath.Join(s.dir, "views", tree.String()) }
+
+func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {
+	pin, err := s.Pin(ctx, "a view", tree)
+	if err != nil {
+		return err
+	}
+	defer pin.Release()
+	// Beside its final place, so that the relative links in it hold.
+	tmp := filepath.Join(s.dir, "views", tempView+randomHex(8))
+	if err := s.makeDirs(tmp); err != nil {
+		return err
+	}
+	err = s.buildView(ctx, tree, tmp, tmp)
+	if err == nil {
+		err = os.Rename(tmp, path)
+		if errors.Is(err, fs.ErrExist) || isNotEmpty(err) {
+			// Another made it at the same time.
+			err = removeAll(tmp)
+		}
+	}
+	if err != nil {
+		return also(err, removeAll(tmp))
+	}
+	return nil
+}
+
+// buildView fills dir, a directory of the view at root, with the tree.
+func (s *Store) buildView(ctx context.Context, tree Digest, root, dir string) error {
+	t, err := s.Tree(ctx, tree)
+	if err != nil {
+		return err
+	}
+	for _, e := range t.Entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		path := filepath.Join(dir, e.Name)
+		switch e.Kind {
+		case KindDir:
+			if err = os.Mkdir(path, 0o755); err == nil {
+				err = s.buildView(ctx, e.Digest, root, path)
+			}
+		case KindSymlink:
+			err = os.Symlink(e.Target, path)
+		default:
+			err = s.viewFile(ctx, e, root, path)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	// Others who use the store may have to remove it.
+	if err := s.shareDir(dir); err != nil || s.shared {
+		return err
+	}
+	return os.Chmod(dir, 0o555)
+}
+
+func (s *Store) viewFile(ctx context.Context, e Entry, root, path string) error {
+	b, err := s.openEntry(ctx, e)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if b.Reference() {
+		return os.Symlink(b.Name(), path)
+	}
+	mode := fs.FileMode(0o444)
+	if e.Kind == KindExecutable {
+		mode = 0o555
+		f, _, err := cloneOrCopy(ctx, b.File, path, mode)
+		if err != nil {
+			return storeError(err)
+		}
+		defer f.Close()
+		return f.Chmod(mode)
+	}
+	f, err := tryClone(b.File, path, mode)
+	if errors.Is(err, errNoClone) {
+		target, err := filepath.Rel(filepath.Dir(path), s.blobPath(e.Digest))
+		if err != nil {
+			return err
+		}
+		return os.Symlink(target, path)
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	defer f.Close()
+	return f.Chmod(mode)
+}
+
+// removeAll removes a directory whose directories may be read-only.
+func removeAll(dir string) error {
+	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			os.Chmod(path, 0o755)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
+
+// isNotEmpty: a directory could not be renamed over another.
+func isNotEmpty(err error) bool {
+	return errors.Is(err, syscall.ENOTEMPTY)
+}
