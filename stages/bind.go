@@ -1,0 +1,176 @@
+package stages
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// Bind looks up inputs, code, tools and environment and computes the key.
+// Errors of the stage's declaration wrap [ErrUsage]; an unknown REF wraps
+// cas.ErrNotFound. It starts no process but the --tool commands.
+func Bind(ctx context.Context, s *cas.Store, p Project, st Stage) (*Plan, error) {
+	if st.Environ == nil {
+		st.Environ = os.Environ()
+	}
+	plan := &Plan{Stage: st, Project: p}
+	if err := plan.check(); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
+	}
+	plan.normalize()
+	for _, in := range plan.Inputs {
+		b, err := bindInput(ctx, s, p, in)
+		if err != nil {
+			return nil, fmt.Errorf("stage %s: input %s: %w", st.Name, in.Name, err)
+		}
+		plan.In = append(plan.In, b)
+	}
+	if err := plan.checkMeta(); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
+	}
+	if err := plan.bindStdin(ctx, s); err != nil {
+		return nil, fmt.Errorf("stage %s: standard input: %w", st.Name, err)
+	}
+	c := newCode(plan, s.Dir())
+	if err := c.find(); err != nil {
+		plan.Release()
+		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
+	}
+	plan.CodeFile, plan.Warnings = c.sorted(), c.warnings
+	plan.bindEnv()
+	if err := plan.runTools(ctx); err != nil {
+		plan.Release()
+		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
+	}
+	plan.Preimage = plan.preimage()
+	plan.Key = plan.Preimage.Key()
+	return plan, nil
+}
+
+// normalize brings what was declared into one form: paths clean, lists sorted.
+// The caller's slices are left alone.
+func (p *Plan) normalize() {
+	p.Inputs = slices.Clone(p.Inputs)
+	slices.SortFunc(p.Inputs, func(a, b Input) int { return strings.Compare(a.Name, b.Name) })
+	p.Outputs = slices.Clone(p.Outputs)
+	slices.SortFunc(p.Outputs, func(a, b Output) int { return strings.Compare(a.Name, b.Name) })
+	for i := range p.Outputs {
+		o := &p.Outputs[i]
+		o.Path = path.Clean(o.Path)
+		if o.From != "" {
+			from := o.From
+			if !filepath.IsAbs(from) {
+				from = filepath.Join(p.Dir, from)
+			}
+			if rel, ok := below(p.Dir, from); ok {
+				o.From = rel // the same wherever the project lies
+			} else {
+				o.From = filepath.Clean(o.From)
+			}
+		}
+	}
+	p.Params = slices.Clone(p.Params)
+	slices.SortFunc(p.Params, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
+	p.Work = slices.Clone(p.Work)
+	slices.Sort(p.Work)
+}
+
+// bindInput turns what a REF means into a tree. A file inside a tree becomes a
+// tree of its own with that one entry.
+func bindInput(ctx context.Context, s *cas.Store, p Project, in Input) (BoundInput, error) {
+	t, err := Resolve(ctx, s, p, in.Ref)
+	if err != nil {
+		return BoundInput{}, err
+	}
+	b := BoundInput{Input: in, From: t.Name}
+	if t.WorkDir != "" {
+		return b, usagef("%s is a work directory, which may still change: add what you need of it first (curi add %s --name NAME)", in.Ref, shellWord(t.WorkDir))
+	}
+	if b.Tree, err = t.root(ctx, s); err != nil {
+		return b, err
+	}
+	root, err := s.Tree(ctx, b.Tree)
+	if err != nil {
+		return b, fmt.Errorf("%s: %w", in.Ref, err)
+	}
+	b.Meta = root.Attrs.Meta()
+	file, _, single, err := s.SingleFile(ctx, b.Tree)
+	if err != nil {
+		return b, fmt.Errorf("%s: %w", in.Ref, err)
+	}
+	if single {
+		b.Single = file
+	}
+	return b, nil
+}
+
+// root returns the target as a root tree, storing one where the target is a
+// file or a directory inside another tree.
+func (t Target) root(ctx context.Context, s *cas.Store) (cas.Digest, error) {
+	if t.Path == "" && !t.Tree.IsZero() {
+		return t.Tree, nil
+	}
+	var e cas.Entry
+	if t.Tree.IsZero() {
+		b, err := s.OpenBlob(ctx, t.Blob)
+		if err != nil {
+			return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
+		}
+		e = cas.Entry{Name: t.Blob.String(), Kind: cas.KindFile, Size: b.Size(), Digest: t.Blob}
+		if err := b.Close(); err != nil {
+			return cas.Digest{}, err
+		}
+	} else {
+		var err error
+		if e, err = s.Lookup(ctx, t.Tree, t.Path); err != nil {
+			return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
+		}
+	}
+	switch e.Kind {
+	case cas.KindDir:
+		return e.Digest, nil
+	case cas.KindSymlink:
+		return cas.Digest{}, usagef("%s is a symbolic link to %q: name what it points to", t.Ref, e.Target)
+	}
+	// The file's metadata becomes that of the tree which stands for it.
+	root := &cas.Tree{Single: true, Attrs: e.Attrs, Entries: []cas.Entry{e}}
+	d, err := s.PutTree(ctx, root)
+	if err != nil {
+		return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
+	}
+	return d, nil
+}
+
+func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
+	switch p.Stdin {
+	case "":
+		return nil
+	case "-":
+		r := p.StdinReader
+		if r == nil {
+			r = os.Stdin
+		}
+		added, err := s.AddReader(ctx, r, "stdin", cas.AddOptions{})
+		if err != nil {
+			return err
+		}
+		p.release = append(p.release, added.Release)
+		p.StdinBlob, p.StdinFrom = added.Digest, "-"
+		return nil
+	}
+	t, err := Resolve(ctx, s, p.Project, p.Stdin)
+	if err != nil {
+		return err
+	}
+	if t.Blob.IsZero() {
+		return usagef("%s is no single file: name one inside it (%s/FILE)", p.Stdin, p.Stdin)
+	}
+	p.StdinBlob, p.StdinFrom = t.Blob, t.Name
+	return nil
+}

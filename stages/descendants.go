@@ -1,0 +1,87 @@
+package stages
+
+import (
+	"context"
+	"slices"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// Descendants returns what was made from a target.
+func Descendants(ctx context.Context, s *cas.Store, t Target) (*Lineage, error) {
+	g, err := newGraph(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	root, err := g.root(t)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.readUses(); err != nil {
+		return nil, err
+	}
+	return g.lineage, g.down(root)
+}
+
+// readUses reads what every run used.
+func (g *graph) readUses() error {
+	g.uses, g.later = map[cas.Digest][]used{}, map[string][]used{}
+	for _, r := range g.runs {
+		rec, err := g.record(r.ID)
+		if err != nil {
+			return err
+		}
+		if rec == nil {
+			continue
+		}
+		for _, in := range rec.Inputs {
+			g.uses[in.Tree] = append(g.uses[in.Tree], used{r, in.Name})
+		}
+		for other, as := range continued(rec) {
+			g.later[other] = append(g.later[other], used{r, as})
+		}
+	}
+	return nil
+}
+
+// down follows a node to what was made from it.
+func (g *graph) down(id string) error {
+	if g.done[id] {
+		return nil
+	}
+	g.done[id] = true
+	i := slices.IndexFunc(g.lineage.Nodes, func(n LineageNode) bool { return n.ID == id })
+	n := g.lineage.Nodes[i]
+	if n.Kind != "run" {
+		for _, u := range g.uses[n.Tree] {
+			run := g.addRun(u.run)
+			g.addEdge(id, run, u.input)
+			if err := g.down(run); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for _, u := range g.later[id] {
+		run := g.addRun(u.run)
+		g.addEdge(id, run, u.input)
+		if err := g.down(run); err != nil {
+			return err
+		}
+	}
+	rec, err := g.record(id)
+	if err != nil || rec == nil {
+		return err
+	}
+	for _, out := range rec.Outputs {
+		if out.Tree.IsZero() {
+			continue
+		}
+		thing := g.addThing(out.Tree, made{id, out.Name}, "")
+		g.addEdge(id, thing, out.Name)
+		if err := g.down(thing); err != nil {
+			return err
+		}
+	}
+	return nil
+}

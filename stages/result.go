@@ -1,0 +1,217 @@
+package stages
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// Result is what stage/<key> names.
+type Result struct {
+	Run  string     // the run that made it
+	Tree cas.Digest // out/…, record.json, log.txt
+}
+
+type resultInfo struct {
+	Run string `json:"run"`
+}
+
+// PutResult makes a run's tree the result of a key, replacing an older one.
+func PutResult(ctx context.Context, s *cas.Store, k Key, r Result) error {
+	info, err := json.Marshal(resultInfo{r.Run})
+	if err != nil {
+		return fmt.Errorf("result of %s: %w", k, err)
+	}
+	return s.SetRef(ctx, cas.Ref{Name: "stage/" + k.String(), Tree: r.Tree, Info: info})
+}
+
+// topChecked bounds how many blobs FindResult looks for in one output.
+const topChecked = 64
+
+// FindResult looks a key up, older key versions included; cas.ErrNotFound. A
+// result whose blobs were taken away is cas.ErrNotFound too, with a reason.
+//
+// It reads no output and its cost does not grow with their size: it checks that
+// the record's preimage hashes to the key, that the record, the log and every
+// output's root tree are there, and the first 64 files at the top of each
+// output. What lacks deeper down shows when it is opened.
+func FindResult(ctx context.Context, s *cas.Store, k Key) (Result, error) {
+	ref, err := s.Ref(ctx, "stage/"+k.String())
+	if err != nil {
+		return Result{}, err
+	}
+	var info resultInfo
+	if err := json.Unmarshal(ref.Info, &info); err != nil || info.Run == "" {
+		return Result{}, fmt.Errorf("ref %s: %w: it names no run", ref.Name, cas.ErrCorrupt)
+	}
+	if err := checkResult(ctx, s, k, ref.Tree); err != nil {
+		return Result{}, fmt.Errorf("the result of %s is there no more: %w", info.Run, err)
+	}
+	return Result{Run: info.Run, Tree: ref.Tree}, nil
+}
+
+func checkResult(ctx context.Context, s *cas.Store, k Key, tree cas.Digest) error {
+	root, err := s.Tree(ctx, tree)
+	if err != nil {
+		return err
+	}
+	record, ok := root.Lookup("record.json")
+	if !ok || record.Kind != cas.KindFile {
+		return fmt.Errorf("tree %s has no record.json: %w", tree, cas.ErrCorrupt)
+	}
+	blob, err := s.OpenBlob(ctx, record.Digest)
+	if err != nil {
+		return fmt.Errorf("record.json: %w", err)
+	}
+	defer blob.Close()
+	preimage, err := readPreimage(blob)
+	if err != nil {
+		return fmt.Errorf("record.json: %w", err)
+	}
+	if preimage.Key() != k {
+		return fmt.Errorf("record.json is of another key (%s): %w", preimage.Key(), cas.ErrCorrupt)
+	}
+	for _, e := range root.Entries {
+		if e.Kind != cas.KindDir {
+			if err := needBlob(s, e); err != nil {
+				return err
+			}
+		}
+	}
+	out, ok := root.Lookup("out")
+	if !ok {
+		return nil // a stage without outputs
+	}
+	outputs, err := s.Tree(ctx, out.Digest)
+	if err != nil {
+		return fmt.Errorf("out: %w", err)
+	}
+	for _, e := range outputs.Entries {
+		if err := checkTop(ctx, s, e); err != nil {
+			return fmt.Errorf("output %s: %w", e.Name, err)
+		}
+	}
+	return nil
+}
+
+// checkTop looks for what lies at the top of an output; of a single file
+// below directories, for the file.
+func checkTop(ctx context.Context, s *cas.Store, e cas.Entry) error {
+	for e.Kind == cas.KindDir {
+		t, err := s.Tree(ctx, e.Digest)
+		if err != nil {
+			return err
+		}
+		if len(t.Entries) == 1 && t.Entries[0].Kind == cas.KindDir {
+			e = t.Entries[0]
+			continue
+		}
+		for i, f := range t.Entries {
+			if i == topChecked {
+				break
+			}
+			if err := needBlob(s, f); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return needBlob(s, e)
+}
+
+func needBlob(s *cas.Store, e cas.Entry) error {
+	if e.Kind != cas.KindFile && e.Kind != cas.KindExecutable {
+		return nil
+	}
+	if !s.HasWholeBlob(e.Digest, e.Size) {
+		return fmt.Errorf("%s: blob %s is missing or cut off: %w", e.Name, e.Digest, cas.ErrNotFound)
+	}
+	return nil
+}
+
+// readPreimage reads a record only as far as its preimage, which stands near
+// the beginning: the rest may hold megabytes of a diff.
+func readPreimage(r io.Reader) (Preimage, error) {
+	dec := json.NewDecoder(r)
+	bad := func(err error) error { return fmt.Errorf("%w: %v", cas.ErrCorrupt, err) }
+	t, err := dec.Token()
+	if err != nil || t != json.Delim('{') {
+		return "", bad(errors.New("not a JSON object"))
+	}
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return "", bad(err)
+		}
+		if name == "preimage" {
+			var p Preimage
+			if err := dec.Decode(&p); err != nil {
+				return "", bad(err)
+			}
+			return p, nil
+		}
+		var skip json.RawMessage
+		if err := dec.Decode(&skip); err != nil {
+			return "", bad(err)
+		}
+	}
+	return "", bad(errors.New("there is no preimage"))
+}
+
+// NoteHit notes that a plan took a result: the newest result of a stage is the
+// one that was made or taken last. A result that another stage or project made
+// gets a run under this plan's name, so that STAGE.OUTPUT finds it.
+func NoteHit(ctx context.Context, s *cas.Store, p *Plan, res Result) error {
+	if err := s.TouchRef(ctx, "stage/"+p.Key.String()); err != nil {
+		return err
+	}
+	made, err := FindRun(ctx, s, res.Run)
+	if err == nil && made.Stage == p.Name && made.Project == p.Project.Name {
+		return s.TouchRef(ctx, "run/"+made.ID)
+	}
+	if err != nil && !errors.Is(err, cas.ErrNotFound) {
+		return err
+	}
+	for r, err := range runsWith(ctx, s, "run/"+p.Name+"-") {
+		if err == nil && r.Key == p.Key.String() && r.Stage == p.Name && r.Project == p.Project.Name && r.SameAs == res.Run {
+			return s.TouchRef(ctx, "run/"+r.ID)
+		}
+	}
+	id, err := NewRunID(ctx, s, p.Name)
+	if err != nil {
+		return err
+	}
+	alias := NewRun(p, id, max(made.Attempt, 1))
+	alias.Status, alias.SameAs, alias.Ended = Succeeded, res.Run, alias.Started
+	return PutRun(ctx, s, alias, res.Tree)
+}
+
+// Withdraw takes a run's result back: the next exec of its key is a miss. The
+// run stays in the log, and its outputs in the store until they are collected.
+func Withdraw(ctx context.Context, s *cas.Store, id string) error {
+	r, err := FindRun(ctx, s, id)
+	if err != nil {
+		return err
+	}
+	if r.Status == Withdrawn {
+		return nil
+	}
+	if !r.Status.HasResult() {
+		return usagef("run %s is %s: it has no result to withdraw", id, r.Status)
+	}
+	name := "stage/" + r.Key
+	ref, err := s.Ref(ctx, name)
+	var info resultInfo
+	if err == nil && json.Unmarshal(ref.Info, &info) == nil && (info.Run == id || info.Run == r.SameAs) {
+		err = s.DeleteRef(ctx, name)
+	}
+	if err != nil && !errors.Is(err, cas.ErrNotFound) {
+		return fmt.Errorf("withdraw %s: %w", id, err)
+	}
+	r.Status = Withdrawn
+	return PutRun(ctx, s, r, r.Tree)
+}

@@ -1,0 +1,74 @@
+package stages
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// toolTimeout bounds one --tool command, which only prints a version.
+const toolTimeout = 60 * time.Second
+
+// toolLine is how much of a tool's first line people see, in bytes.
+const toolLine = 200
+
+// runTools runs each --tool command by sh in the stage's directory and keys
+// what it prints, on stdout and stderr together. One that fails is an error:
+// its output would be a message, not a version.
+func (p *Plan) runTools(ctx context.Context) error {
+	for _, command := range p.Tools {
+		if strings.TrimSpace(command) == "" {
+			return usagef("--tool %q: the command is empty: name one that prints a version, such as 'gcc --version'", command)
+		}
+		out, err := p.runTool(ctx, command)
+		if err != nil {
+			return err
+		}
+		line, _, _ := strings.Cut(strings.TrimLeft(string(out), "\r\n"), "\n")
+		line = strings.TrimRight(line, "\r ")
+		if len(line) > toolLine {
+			line = strings.ToValidUTF8(line[:toolLine], "")
+		}
+		p.Tool = append(p.Tool, ToolResult{Command: command, Digest: cas.Sum(out), Line: line})
+	}
+	return nil
+}
+
+func (p *Plan) runTool(ctx context.Context, command string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
+	cmd.Dir = p.Dir
+	cmd.Env = p.Environ
+	cmd.WaitDelay = time.Second // a child that kept the pipe open does not hold us
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err := cmd.Run()
+	if ctx.Err() == context.DeadlineExceeded {
+		return nil, usagef("--tool %q did not end within %s", command, toolTimeout)
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		said := strings.TrimSpace(out.String())
+		if len(said) > toolLine {
+			said = said[:toolLine] + "…"
+		}
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			if said == "" {
+				said = "it printed nothing"
+			}
+			return nil, usagef("--tool %q failed (%v): %s", command, err, strings.ReplaceAll(said, "\n", " / "))
+		}
+		return nil, fmt.Errorf("--tool %q: %w", command, err)
+	}
+	return out.Bytes(), nil
+}
