@@ -1,0 +1,159 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"sync"
+	"syscall"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// smallFile is the size in bytes up to which a file is read through this
+// process and then from the page cache. Registering a backing file costs more
+// than reading that much.
+const smallFile = 64 << 10
+
+// treeFile is a file of a stored tree, or a blob.
+type treeFile struct {
+	readOnly
+	digest cas.Digest
+	mode   uint32
+	size   int64
+	attrs  cas.Attrs
+
+	mu      sync.Mutex
+	opens   int       // handles that share blob
+	blob    *cas.Blob // nil without handles
+	through bool      // the handles are served by passthrough
+}
+
+func (n *treeFile) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.Attr = dated(n.f.fixed(n.mode, n.size, n.StableAttr().Ino), n.attrs)
+	out.SetTimeout(forever)
+	return 0
+}
+
+func (n *treeFile) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
+	return getAttr(n.attrs, attr, dest)
+}
+
+func (n *treeFile) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
+	return listAttrs(n.attrs, dest)
+}
+
+func (n *treeFile) Access(ctx context.Context, mask uint32) syscall.Errno {
+	if mask&unix.X_OK != 0 && n.mode&0o111 == 0 {
+		return syscall.EACCES
+	}
+	return n.readOnly.Access(ctx, mask)
+}
+
+// Open refuses every way of writing, root's too: the kernel would reopen the
+// blob itself with the caller's flags and this process's rights.
+func (n *treeFile) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	n.f.stats.Opens.Add(1)
+	if flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0 {
+		return nil, 0, syscall.EROFS
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.opens == 0 {
+		b, err := n.f.store.OpenBlob(ctx, n.digest)
+		if err != nil {
+			return nil, 0, n.f.damaged("a file", err)
+		}
+		if b.Size() != n.size {
+			b.Close()
+			n.f.log.Error("cannot serve a file: its size on disk is wrong; run `curi fsck`", "blob", n.digest, "want", n.size, "have", b.Size())
+			return nil, 0, syscall.EIO
+		}
+		n.blob, n.through = b, n.f.passes(b)
+	} else if err := n.blob.Check(); err != nil {
+		return nil, 0, n.f.damaged("a file", err)
+	}
+	n.opens++
+	flags = fuse.FOPEN_NOFLUSH
+	if !n.through {
+		flags |= fuse.FOPEN_KEEP_CACHE
+	}
+	return &blobHandle{n}, flags, 0
+}
+
+// passes chooses for all handles that share b how they are served: the kernel
+// refuses to mix the two ways on one inode.
+func (f *filesystem) passes(b *cas.Blob) bool {
+	if !f.passthrough || b.Size() <= smallFile {
+		return false
+	}
+	var st unix.Stat_t
+	return unix.Fstat(int(b.Fd()), &st) == nil && uint64(st.Dev) == f.device
+}
+
+// blobHandle is one open of a treeFile.
+type blobHandle struct{ n *treeFile }
+
+// The blob stays open while any handle is, so the descriptor outlives its use.
+func (h *blobHandle) fd() int { return int(h.n.blob.Fd()) }
+
+func (h *blobHandle) PassthroughFd() (int, bool) { return h.fd(), h.n.through }
+
+func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	h.n.f.stats.Reads.Add(1)
+	return readAt(h.fd(), dest, off)
+}
+
+// readAt answers a read; a pipe between the file and the kernel pays off for
+// large ones only.
+func readAt(fd int, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if len(dest) > smallFile {
+		return fuse.ReadResultFd(uintptr(fd), off, len(dest)), 0
+	}
+	n, err := unix.Pread(fd, dest, off)
+	if err != nil {
+		return nil, toErrno(err)
+	}
+	return fuse.ReadResultData(dest[:n]), 0
+}
+
+func (h *blobHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
+	n, err := unix.Seek(h.fd(), int64(off), int(whence))
+	return uint64(n), toErrno(err)
+}
+
+func (h *blobHandle) Release(ctx context.Context) syscall.Errno {
+	h.n.mu.Lock()
+	defer h.n.mu.Unlock()
+	if h.n.opens--; h.n.opens == 0 {
+		h.n.blob.Close()
+		h.n.blob = nil
+	}
+	return 0
+}
+
+func (n *treeFile) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64, out *fs.Inode, fhOut fs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
+	return copyRange(in, offIn, fhOut, offOut, length)
+}
+
+// maxCopy bounds one copy_file_range: the answer has 32 bits.
+const maxCopy = 1 << 30
+
+// copyRange copies between two open files of the mount without the bytes
+// leaving the kernel, by sharing extents where the store's filesystem can.
+func copyRange(in fs.FileHandle, offIn uint64, out fs.FileHandle, offOut, length uint64) (uint32, syscall.Errno) {
+	src, ok := in.(interface{ fd() int })
+	dst, ok2 := out.(*stageHandle)
+	if !ok || !ok2 {
+		return 0, syscall.EXDEV
+	}
+	from, to := int64(offIn), int64(offOut)
+	n, err := unix.CopyFileRange(src.fd(), &from, dst.fd(), &to, int(min(length, maxCopy)), 0)
+	if err != nil {
+		return 0, toErrno(err)
+	}
+	return uint32(n), 0
+}

@@ -1,0 +1,114 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// Options of [Serve].
+type Options struct {
+	AllowOther bool            // let other users in; the kernel then checks permissions
+	NoExec     bool            // let nobody execute files of the mount
+	Auto       bool            // leave when no run uses the mount any more
+	Debug      bool            // log every request
+	Logger     *slog.Logger    // nil: discard
+	Ready      func(cas.Mount) // called once, when the mount serves
+}
+
+// Serve mounts the store at dir, an empty directory, and serves until ctx
+// ends, the mount is unmounted by anyone, or (Auto) its last user left; then
+// it returns nil and nothing is mounted. Options.Ready is called once, when
+// the mount serves and is registered in the store. Serve never touches dir
+// once mounted, nor may the caller's process. Handlers for signals must be set
+// before it is called, so that none ends the process with the mount in place.
+func Serve(ctx context.Context, s *cas.Store, dir string, o Options) error {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	dir, err := checkMountPoint(dir)
+	if err != nil {
+		return err
+	}
+	f, err := newFilesystem(s, o)
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	c, err := connect(f, dir)
+	if err != nil {
+		return err
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		c.server.Serve()
+	}()
+	err = f.run(ctx, c, served)
+	if uerr := c.shutdown(served); err == nil {
+		err = uerr
+	}
+	return err
+}
+
+// run registers the served mount and waits for the reason to end it.
+func (f *filesystem) run(ctx context.Context, c *connection, served <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if ctx.Err() != nil {
+		return nil
+	}
+	m := cas.Mount{
+		ID: f.id, Dir: c.dir, PID: os.Getpid(), UID: os.Geteuid(), Device: c.mount.device,
+		Auto: f.opts.Auto, AllowOther: f.opts.AllowOther, Passthrough: f.passthrough, Reason: c.reason,
+	}
+	reg, err := f.store.RegisterMount(ctx, m)
+	if err != nil {
+		return fmt.Errorf("register the mount %s: %w", c.dir, err)
+	}
+	// Withdrawn first, so that nobody begins to use what is being unmounted.
+	defer reg.Close()
+	defer f.closing.Store(true)
+	stop, err := f.watch()
+	if err != nil {
+		f.log.Warn("changes made from other mount namespaces will show late", "err", err)
+	} else {
+		defer stop()
+	}
+	unused := make(chan error, 1)
+	if f.opts.Auto {
+		go func() { unused <- reg.Unused(ctx) }()
+	}
+	if f.opts.Ready != nil {
+		f.opts.Ready(reg.Mount())
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-served:
+		return nil
+	case err := <-unused:
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("wait for the last user of the mount %s: %w", c.dir, err)
+		}
+		return nil
+	}
+}
+
+// absolute resolves dir without following a mount's own links later.
+func absolute(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("mount point %s: %w", dir, err)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	return abs, nil
+}

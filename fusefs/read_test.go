@@ -1,0 +1,35 @@
+//go:build linux
+
+package fusefs_test
+
+import (
+	"bytes"
+	"os"
+	"testing"
+)
+
+func TestReadsWithPassthroughNeverReachTheServer(t *testing.T) {
+	s := newStore(t)
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
+	v := publish(t, s, "data", map[string]string{"big": string(big), "sub/small": "hello"})
+	m := mount(t, s)
+	if !m.info.Passthrough {
+		skip(t, "no passthrough: "+m.info.Reason)
+	}
+	for _, p := range []string{m.path("artifacts", "data", "big"), m.path("cas", v.Tree.String(), "big"), m.path("artifacts", "data@1", "big")} {
+		got, err := os.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, big) {
+			t.Errorf("%s has other bytes", p)
+		}
+	}
+	if st := m.stats(t); st["reads"] != 0 || st["opens"] != 3 {
+		t.Errorf("want 3 opens and no reads, have %v", st)
+	}
+	got, err := os.ReadFile(m.path("artifacts", "data", "sub", "small"))
+	if err != nil || string(got) != "hello" {
+		t.Errorf("small file: %q, %v", got, err)
+	}
+}
