@@ -1,0 +1,202 @@
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+// Options of [Exec].
+type Options struct {
+	Force   bool
+	Fresh   bool
+	NoMount bool
+	Timeout time.Duration // 0: none
+	Grace   time.Duration // 0: 40 s
+	Accept  string        // a run whose outputs are published under this key; nothing runs
+	Message string        // why, with Accept
+
+	Self   string // path of the curi binary, re-executed as the guard
+	Curifs string // path of the curifs binary; "" looks beside Self, then in PATH
+	Curi   string // version of curi, for the record
+
+	Stdin  io.Reader // unused: what the command reads is in the plan
+	Stdout io.Writer // the command's output, live
+	Stderr io.Writer // the command's, and what Curi says
+	Log    *slog.Logger
+	Quiet  bool
+	// Secret looks up {secret.VAR}; Environ is what the command inherits.
+	Secret  func(string) (string, bool)
+	Environ []string
+}
+
+// defaultGrace is 40 s because torchrun takes 30 to end its workers.
+const defaultGrace = 40 * time.Second
+
+func (o *Options) setDefaults() {
+	if o.Grace <= 0 {
+		o.Grace = defaultGrace
+	}
+	if o.Stdout == nil {
+		o.Stdout = io.Discard
+	}
+	if o.Stderr == nil {
+		o.Stderr = io.Discard
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Environ == nil {
+		o.Environ = os.Environ()
+	}
+}
+
+// Output of a finished or cached stage.
+type Output struct {
+	Digest cas.Digest `json:"digest"` // of a single file: the file's own, else Tree
+	Tree   cas.Digest `json:"tree"`
+	Bytes  int64      `json:"bytes"`
+	Files  int64      `json:"files"`
+	Path   string     `json:"path"` // can be opened now, and stays
+}
+
+// Result of [Exec], as `curi stage exec --json` prints it.
+type Result struct {
+	Run     string            `json:"run"`
+	Stage   string            `json:"stage"`
+	Key     string            `json:"key"`
+	Cached  bool              `json:"cached"`
+	Exit    int               `json:"exit_status"`
+	Seconds float64           `json:"seconds"` // that this call took
+	Outputs map[string]Output `json:"outputs"`
+}
+
+// Exec runs a planned stage, or takes its cached result. A command that ran
+// and failed is no error: Result.Exit has its status. Errors of Curi wrap
+// cas.ErrNotFound, ErrRefused, ErrMount or what cas returned.
+//
+// It handles SIGINT, SIGTERM and SIGHUP itself while it waits and runs: the
+// caller must not end the process at one. The end of ctx counts as SIGTERM.
+func Exec(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) (*Result, error) {
+	o.setDefaults()
+	e := &execution{s: s, p: p, o: &o, env: environment(o.Environ), began: time.Now()}
+	if o.Accept != "" {
+		return e.accept(ctx)
+	}
+	if !o.Force {
+		res, err := e.hit(ctx)
+		if res != nil || err != nil {
+			return res, err
+		}
+	}
+	if err := checkNodes(e.env, p); err != nil {
+		return nil, err
+	}
+	e.sig = catchSignals(ctx)
+	defer e.sig.stop()
+	res, err := e.miss(e.sig.ctx)
+	if sig := e.sig.caught(); sig != 0 && errors.Is(err, context.Canceled) {
+		// While it waited or prepared: nothing ran.
+		e.say("ended by %s", sig)
+		return e.result(128 + int(sig)), nil
+	}
+	return res, err
+}
+
+// execution is one call of [Exec].
+type execution struct {
+	s     *cas.Store
+	p     *stages.Plan
+	o     *Options
+	env   environment
+	began time.Time
+	sig   *signals
+	id    string // of the run that this call makes
+}
+
+// say tells the person one line.
+func (e *execution) say(format string, args ...any) {
+	if !e.o.Quiet {
+		e.warn(format, args...)
+	}
+}
+
+// warn tells the person one line that --quiet does not silence.
+func (e *execution) warn(format string, args ...any) {
+	fmt.Fprintf(e.o.Stderr, "curi: %s%s\n", rank(e.env), fmt.Sprintf(format, args...))
+}
+
+// result is what this call reports of a run without outputs.
+func (e *execution) result(exit int) *Result {
+	return &Result{Run: e.id, Stage: e.p.Name, Key: e.p.Key.String(), Exit: exit,
+		Seconds: time.Since(e.began).Seconds(), Outputs: map[string]Output{}}
+}
+
+// miss takes the key's lock, waiting for another call of the same key if need
+// be, and runs the stage.
+func (e *execution) miss(ctx context.Context) (*Result, error) {
+	id, err := stages.NewRunID(ctx, e.s, e.p.Name)
+	if err != nil {
+		return nil, err
+	}
+	e.id = id
+	lock, holders, err := e.takeKey(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Release()
+	// Whoever held the key meanwhile did the work, for --force too: of
+	// several ranks that all say --force one runs.
+	if len(holders) > 0 || !e.o.Force {
+		res, err := e.hit(ctx)
+		if res != nil || err != nil {
+			return res, err
+		}
+	}
+	if res := e.holderFailed(ctx, holders); res != nil {
+		return res, nil
+	}
+	// Not before: of several ranks the first may have made the path already.
+	if err := e.checkFrom(); err != nil {
+		return nil, err
+	}
+	r := &run{execution: e, lock: lock, place: e.s.Place(e.p.Key.String())}
+	return r.do(ctx)
+}
+
+// checkFrom refuses a run whose --out-from is there already: what was taken
+// over afterwards might not be what the command wrote.
+func (e *execution) checkFrom() error {
+	for _, out := range e.p.Outputs {
+		if out.From == "" {
+			continue
+		}
+		path := e.fromPath(out)
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%w: output %s is to be taken from %s, which is there already: move it away, the command must be the one to make it", ErrRefused, out.Name, path)
+		} else if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+			return fmt.Errorf("%w: output %s: %w", ErrRefused, out.Name, err)
+		}
+	}
+	return nil
+}
+
+func (e *execution) fromPath(out stages.Output) string {
+	if filepath.IsAbs(out.From) {
+		return out.From
+	}
+	return filepath.Join(e.p.Dir, filepath.FromSlash(out.From))
+}
+
+// oneLine keeps an error that is shown within a line in it.
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

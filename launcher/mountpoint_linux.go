@@ -1,0 +1,76 @@
+package launcher
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// mountPoint is what the kernel says of a mount.
+type mountPoint struct {
+	fstype string
+	uid    int // of a FUSE mount: who mounted it
+}
+
+// mountedAt finds the topmost mount at dir in the kernel's list: asking dir
+// itself could hang.
+func mountedAt(dir string) (mountPoint, bool) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return mountPoint{}, false
+	}
+	defer f.Close()
+	var found mountPoint
+	ok := false
+	for sc := bufio.NewScanner(f); sc.Scan(); {
+		// 36 35 98:0 /root /point options… - fstype source superoptions
+		before, after, cut := strings.Cut(sc.Text(), " - ")
+		head, tail := strings.Fields(before), strings.Fields(after)
+		if !cut || len(head) < 5 || len(tail) < 3 || unescape.Replace(head[4]) != dir {
+			continue
+		}
+		found, ok = mountPoint{fstype: tail[0], uid: -1}, true
+		for o := range strings.SplitSeq(tail[2], ",") {
+			if v, is := strings.CutPrefix(o, "user_id="); is {
+				found.uid, _ = strconv.Atoi(v)
+			}
+		}
+	}
+	return found, ok
+}
+
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// answerTime is how long a mount may take to say anything.
+const answerTime = 5 * time.Second
+
+// deadMount reports whether the FUSE mount at dir lost its server. One that
+// does not answer in time is not called dead.
+func deadMount(dir string) bool {
+	answer := make(chan error, 1)
+	go func() {
+		var st unix.Statfs_t
+		answer <- unix.Statfs(dir, &st)
+	}()
+	select {
+	case err := <-answer:
+		return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+	case <-time.After(answerTime):
+		return false
+	}
+}
+
+// detach takes a mount away although files in it are open.
+func detach(dir string) error {
+	if os.Geteuid() == 0 {
+		return unix.Unmount(dir, unix.MNT_DETACH)
+	}
+	return exec.Command("fusermount3", "-u", "-q", "-z", dir).Run()
+}

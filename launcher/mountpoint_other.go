@@ -1,0 +1,17 @@
+//go:build !linux
+
+package launcher
+
+import "errors"
+
+// mountPoint is what the kernel says of a mount; there are none here.
+type mountPoint struct {
+	fstype string
+	uid    int
+}
+
+func mountedAt(string) (mountPoint, bool) { return mountPoint{}, false }
+
+func deadMount(string) bool { return false }
+
+func detach(string) error { return errors.ErrUnsupported }

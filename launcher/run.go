@@ -1,0 +1,322 @@
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+// run is one try of a stage, under its key's lock.
+type run struct {
+	*execution
+	lock    *cas.Lock
+	pin     *cas.Pin
+	place   *cas.Place
+	mount   *heldMount // nil with --no-mount
+	attempt attempt
+	places  stages.Places
+	argv    []string // with secrets
+	shown   []string // with their names
+	secrets map[string]string
+	info    stages.Run
+	record  *stages.Record
+	log     *keptLog
+	link    *guardLink
+
+	interrupts int // Ctrl-C so far
+	lastInt    time.Time
+}
+
+// outcome is how a try ended.
+type outcome struct {
+	status stages.Status
+	exit   int
+	reason string // for the person, where the command's own words are not enough
+	err    error  // of Curi; then status is Failed
+	result cas.Digest
+}
+
+// failed is an outcome that is Curi's fault, or the caller's signal.
+func (r *run) failed(err error) outcome {
+	if sig := r.sig.caught(); sig != 0 && errors.Is(err, context.Canceled) {
+		return interruptedBy(sig)
+	}
+	out := outcome{status: stages.Failed, exit: exitTrouble, err: err}
+	if errors.Is(err, ErrRefused) {
+		out.exit = exitRefused
+	}
+	return out
+}
+
+// do prepares the places, runs the command and publishes what it wrote.
+func (r *run) do(ctx context.Context) (*Result, error) {
+	beating := r.keepBeating()
+	defer beating()
+	defer r.release()
+	if err := r.prepare(ctx); err != nil {
+		return nil, err
+	}
+	if err := stages.PutRun(ctx, r.s, r.info, cas.Digest{}); err != nil {
+		return nil, err
+	}
+	// From here on the run exists, and must be seen to end: what follows
+	// goes on when ctx ends.
+	var out outcome
+	if changed := r.p.ChangedCode(); len(changed) > 0 {
+		out = r.failed(fmt.Errorf("%w: %s changed while this call waited or prepared: run it again, for the key of what is there now", ErrRefused, strings.Join(changed, ", ")))
+	} else if err := r.open(ctx); err != nil {
+		out = r.failed(err)
+	} else {
+		out = r.execute(ctx)
+	}
+	if err := r.lock.Beat(); errors.Is(err, cas.ErrBusy) {
+		return nil, r.abandon(context.WithoutCancel(ctx), out, err)
+	}
+	res, err := r.finish(context.WithoutCancel(ctx), &out)
+	if err != nil && out.err == nil {
+		return res, err
+	}
+	return res, out.err
+}
+
+// abandon ends a run whose key another host took over: the places are that
+// host's now, and what lies there may be what its run writes.
+func (r *run) abandon(ctx context.Context, out outcome, why error) error {
+	_ = r.log.close()
+	r.info.Status, r.info.Exit, r.info.Ended = stages.Failed, exitRefused, time.Now().UTC()
+	err := fmt.Errorf("%w: %s ended with exit status %d, and nothing is published: %w", ErrRefused, r.id, out.exit, why)
+	return errors.Join(err, stages.PutRun(ctx, r.s, r.info, cas.Digest{}))
+}
+
+// keepBeating shows on the key's lock that this process lives, until the
+// returned function is called. The guard does the same while the command runs.
+func (r *run) keepBeating() (stop func()) {
+	done := make(chan struct{})
+	go func() {
+		t := time.NewTicker(beatEvery)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				if err := r.lock.Beat(); err != nil {
+					r.o.Log.Warn("show that the run lives", "run", r.id, "error", err)
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+// release gives back what the run holds besides the lock.
+func (r *run) release() {
+	if r.pin != nil {
+		_ = r.pin.Release()
+	}
+	if r.mount != nil {
+		r.mount.use.Close()
+	}
+}
+
+// prepare makes everything that the command needs.
+func (r *run) prepare(ctx context.Context) error {
+	last, err := r.readLast(ctx)
+	if err != nil {
+		return err
+	}
+	if err := r.pinInputs(ctx); err != nil {
+		return err
+	}
+	root := ""
+	if r.o.NoMount {
+		if root, err = plainRoot(r.s, r.p.Key.String()); err != nil {
+			return err
+		}
+	} else {
+		if r.mount, err = r.useMount(ctx, last.root); err != nil {
+			return err
+		}
+		root = rootIn(r.mount.Dir, r.p.Key.String())
+	}
+	if err := r.preparePlace(ctx, last); err != nil {
+		return fmt.Errorf("prepare the places of stage %s: %w", r.p.Name, err)
+	}
+	if err := r.fillInputs(ctx); err != nil {
+		return err
+	}
+	r.places = r.paths(root)
+	if r.attempt.resumed {
+		if r.places.Resume, err = r.findCheckpoint(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.fillArgv(); err != nil {
+		return err
+	}
+	tmp := filepath.Join(r.place.Dir(), "tmp")
+	r.attempt.params = filepath.Join(r.places.Tmp, "curi-params.json")
+	r.attempt.meta = filepath.Join(r.places.Tmp, "curi-meta")
+	if err := writeParams(filepath.Join(tmp, "curi-params.json"), r.p.Params); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(tmp, "curi-meta"), nil, 0o644); err != nil {
+		return fmt.Errorf("make the file for metadata: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(r.place.Dir(), rootFile), []byte(root), 0o644); err != nil {
+		return fmt.Errorf("prepare the places of stage %s: %w", r.p.Name, err)
+	}
+	if r.log, err = newKeptLog(r.logPath(), r.secrets); err != nil {
+		return err
+	}
+	r.info = stages.NewRun(r.p, r.id, r.attempt.number)
+	r.record = r.newRecord(ctx, last)
+	return nil
+}
+
+// logPath is where the log grows while the command runs.
+func (r *run) logPath() string { return filepath.Join(r.place.Dir(), "log.txt") }
+
+// pinInputs keeps what the run reads from being collected.
+func (r *run) pinInputs(ctx context.Context) error {
+	var trees []cas.Digest
+	for _, in := range r.p.In {
+		trees = append(trees, in.Tree)
+	}
+	var err error
+	r.pin, err = r.s.Pin(ctx, holderPrefix+r.id, trees...)
+	return err
+}
+
+// fillArgv fills the placeholders and remembers the values of secrets, for
+// the log to mask.
+func (r *run) fillArgv() error {
+	r.secrets = map[string]string{}
+	lookup := func(name string) (string, bool) {
+		if r.o.Secret == nil {
+			return "", false
+		}
+		v, ok := r.o.Secret(name)
+		if ok {
+			r.secrets[name] = v
+		}
+		return v, ok
+	}
+	var err error
+	r.argv, r.shown, err = r.p.Argv(r.places, lookup)
+	if err != nil {
+		return fmt.Errorf("stage %s: %w", r.p.Name, err)
+	}
+	if len(r.argv) == 0 {
+		return fmt.Errorf("stage %s: there is no command: %w", r.p.Name, stages.ErrUsage)
+	}
+	return nil
+}
+
+// plainRoot is {root} without a mount: the place itself, by a short link
+// where the store lies too deep.
+func plainRoot(s *cas.Store, key string) (string, error) {
+	if root := rootIn(s.Dir(), key); shortEnough(root) {
+		return root, nil
+	}
+	if _, err := makeShortDir(); err != nil {
+		return "", err
+	}
+	link := plainLink(s)
+	for range 3 { // another call may make it at the same time
+		if to, err := os.Readlink(link); err == nil && to == s.Dir() {
+			return rootIn(link, key), nil
+		}
+		sweepLinks(shortDir())
+		tmp := fmt.Sprintf("%s.%d", link, os.Getpid())
+		_ = os.Remove(tmp)
+		if err := os.Symlink(s.Dir(), tmp); err != nil {
+			return "", fmt.Errorf("make a short path to the store: %w", err)
+		}
+		if err := os.Rename(tmp, link); err != nil {
+			return "", fmt.Errorf("make a short path to the store: %w", err)
+		}
+	}
+	return rootIn(link, key), nil
+}
+
+// plainLink is the short link to a store that lies too deep.
+func plainLink(s *cas.Store) string { return filepath.Join(shortDir(), s.ID()[:8]+"s") }
+
+// sweepLinks removes the short paths of stores that are gone.
+func sweepLinks(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.Type()&os.ModeSymlink == 0 {
+			continue
+		}
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+// program finds the command as a shell in the caller's directory would, with
+// the command's PATH.
+func (r *run) program(env environment) (string, error) {
+	name := r.argv[0]
+	if strings.Contains(name, "/") {
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(r.p.Dir, name)
+		}
+		return name, nil
+	}
+	path, _ := env.get("PATH")
+	var denied error
+	for _, dir := range filepath.SplitList(path) {
+		if dir == "" {
+			dir = "."
+		}
+		if !filepath.IsAbs(dir) {
+			dir = filepath.Join(r.p.Dir, dir)
+		}
+		file := filepath.Join(dir, name)
+		fi, err := os.Stat(file)
+		if err != nil || fi.IsDir() {
+			continue
+		}
+		if fi.Mode()&0o111 != 0 {
+			return file, nil
+		}
+		denied = syscall.EACCES
+	}
+	if denied != nil {
+		return "", &os.PathError{Op: "run", Path: name, Err: denied}
+	}
+	return "", &exec.Error{Name: name, Err: exec.ErrNotFound}
+}
+
+// openStdin opens what the command reads: /dev/null, or what was keyed.
+func (r *run) openStdin(ctx context.Context) (*os.File, error) {
+	if r.p.StdinBlob.IsZero() {
+		return os.Open(os.DevNull)
+	}
+	b, err := r.s.OpenBlob(ctx, r.p.StdinBlob)
+	if err != nil {
+		return nil, fmt.Errorf("open the command's standard input: %w", err)
+	}
+	return b.File, nil
+}
+
+// notStarted is the status that a shell gives for a command that cannot run.
+func notStarted(err error) int {
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, syscall.ENOENT) {
+		return 127
+	}
+	return 126
+}

@@ -1,0 +1,221 @@
+package launcher
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+// alive reports whether a process that is no zombie has that pid.
+func alive(pid int) bool {
+	st, ok := readStat(strconv.Itoa(pid))
+	return ok && !st.dead
+}
+
+func TestSignalReachesTheCommandAlone(t *testing.T) {
+	// The child would leave a mark if it got the signal too.
+	text := `trap 'echo got > {work.ck}/trapped; kill $child; exit 7' INT TERM HUP QUIT
+(trap 'echo bad > {work.ck}/child; exit' INT; echo ready; sleep 60 & wait) & child=$!
+wait`
+	for sig, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143, syscall.SIGHUP: 129, syscall.SIGQUIT: 131} {
+		t.Run(sig.String(), func(t *testing.T) {
+			c := shell(t, text)
+			ch := c.start(t)
+			ch.stdout.await(t, "ready")
+			ch.signal(t, sig)
+			if got := ch.wait(t); got != want {
+				t.Errorf("exit status %d, want %d; it said:\n%s", got, want, ch.stderr.String())
+			}
+			wantFile(t, filepath.Join(c.at(t), "work", "ck", "trapped"), "got\n")
+			if _, err := os.Stat(filepath.Join(c.at(t), "work", "ck", "child")); err == nil {
+				t.Error("the command's child got the signal too")
+			}
+			if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.Interrupted || rs[0].Exit != want {
+				t.Errorf("runs: %+v", rs)
+			}
+			wantText(t, ch.stderr.String(), "was interrupted", "work directory ck")
+		})
+	}
+}
+
+func TestSecondInterruptKills(t *testing.T) {
+	c := shell(t, "trap '' INT; echo ready; while true; do sleep 0.1; done")
+	c.Grace = time.Minute
+	ch := c.start(t)
+	ch.stdout.await(t, "ready")
+	ch.signal(t, syscall.SIGINT)
+	ch.stderr.await(t, "Ctrl-C again kills it")
+	time.Sleep(secondInt + 100*time.Millisecond)
+	ch.signal(t, syscall.SIGINT)
+	if got := ch.wait(t); got != 130 {
+		t.Errorf("exit status %d, want 130", got)
+	}
+	wantText(t, ch.stderr.String(), "interrupted again")
+}
+
+func TestGraceEndsInKill(t *testing.T) {
+	c := shell(t, "trap '' TERM; echo $$ > $MARKS/pid; echo ready; while true; do sleep 0.1; done")
+	c.Grace = 500 * time.Millisecond
+	ch := c.start(t)
+	ch.stdout.await(t, "ready")
+	pid := c.pidIn(t, "pid")
+	ch.signal(t, syscall.SIGTERM)
+	if got := ch.wait(t); got != 143 {
+		t.Errorf("exit status %d, want 143", got)
+	}
+	if alive(pid) {
+		t.Error("the command lives")
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	c := shell(t, "echo ready; sleep 60")
+	c.Timeout = 300 * time.Millisecond
+	res, out, err := c.run(t)
+	if err != nil || res.Exit != 143 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wantText(t, out, "timed out after 300ms")
+	if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.TimedOut || rs[0].Exit != 143 {
+		t.Errorf("runs: %+v", rs)
+	}
+}
+
+func TestKilledByASignal(t *testing.T) {
+	c := shell(t, "kill -SEGV $$")
+	res, out, err := c.run(t)
+	if err != nil || res.Exit != 139 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	wantText(t, out, "SIGSEGV")
+}
+
+func TestOrphansAreNamedAndEnded(t *testing.T) {
+	// Daemonised twice over, in a session of its own.
+	c := shell(t, "echo x > {out.model}; (setsid sh -c 'sleep 60 & echo $! > $MARKS/pid; wait' > /dev/null 2>&1 &)")
+	c.Grace = time.Second
+	res, out := c.must(t)
+	wantText(t, out, "left running", "sleep", "killing")
+	if alive(c.pidIn(t, "pid")) {
+		t.Error("the orphan lives")
+	}
+	if res.Outputs["model"].Bytes != 2 {
+		t.Errorf("%+v", res)
+	}
+}
+
+func TestOrphansMayFinishWithinTheGrace(t *testing.T) {
+	c := shell(t, "(setsid sh -c 'sleep 0.7; echo late > {out.model}' > /dev/null 2>&1 &)")
+	res, out := c.must(t)
+	wantFile(t, res.Outputs["model"].Path, "late\n")
+	wantText(t, out, "left running")
+}
+
+func TestCuriKilled(t *testing.T) {
+	c := shell(t, `if [ -e $MARKS/second ]; then echo $CURI_ATTEMPT $CURI_RESUME > {out.model}; exit; fi
+echo half > {out.model}; echo ck > {work.ck}/f
+(setsid sleep 60 & echo $! > $MARKS/orphan); echo $$ > $MARKS/pid; echo ready; sleep 60`)
+	ch := c.start(t)
+	ch.stdout.await(t, "ready")
+	pid, orphan := c.pidIn(t, "pid"), c.pidIn(t, "orphan")
+	ch.signal(t, syscall.SIGKILL)
+	ch.wait(t)
+	s := c.open(t)
+	var key string
+	for _, r := range c.runs(t) {
+		key = r.Key
+	}
+	// The lock is free only when the tree is gone.
+	lock, err := s.Lock(t.Context(), cas.KeyLock(key), "test", func(cas.Holder) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if alive(pid) || alive(orphan) {
+		t.Error("the key's lock is free and the command lives")
+	}
+	if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.Lost {
+		t.Errorf("runs: %+v", rs)
+	}
+	if err := lock.Release(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.marks(), "second"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	res, _ := c.must(t)
+	wantFile(t, res.Outputs["model"].Path, "2 1\n")
+}
+
+func TestGuardKilled(t *testing.T) {
+	c := shell(t, "echo $$ > $MARKS/pid; echo $PPID > $MARKS/guard; (setsid sleep 60 & echo $! > $MARKS/orphan); echo ready; sleep 60")
+	ch := c.start(t)
+	ch.stdout.await(t, "ready")
+	pid, orphan := c.pidIn(t, "pid"), c.pidIn(t, "orphan")
+	if err := syscall.Kill(c.pidIn(t, "guard"), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got := ch.wait(t); got != 137 {
+		t.Errorf("exit status %d, want 137; it said:\n%s", got, ch.stderr.String())
+	}
+	if alive(pid) || alive(orphan) {
+		t.Error("the command lives")
+	}
+}
+
+func TestLiveOrphanOfALostRun(t *testing.T) {
+	c := shell(t, "echo $PPID > $MARKS/guard; (setsid sleep 60 & echo $! > $MARKS/orphan); echo ready; sleep 60")
+	ch := c.start(t)
+	ch.stdout.await(t, "ready")
+	orphan := c.pidIn(t, "orphan")
+	guard := c.pidIn(t, "guard")
+	// Both at once, as when a machine's memory runs out: stopped first, so
+	// that neither can settle anything.
+	for _, pid := range []int{guard, ch.cmd.Process.Pid} {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	for _, pid := range []int{ch.cmd.Process.Pid, guard} {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	ch.wait(t)
+	if r, err := MarkLost(t.Context(), c.open(t), c.runs(t)[0]); err != nil || r.Status != stages.Lost {
+		t.Errorf("%+v, %v, want it lost", r, err)
+	}
+	_, _, err := c.run(t)
+	if !errors.Is(err, ErrRefused) {
+		t.Fatalf("got %v, want it refused while the orphan lives", err)
+	}
+	wantText(t, err.Error(), strconv.Itoa(orphan), "sleep")
+	if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.Lost {
+		t.Errorf("runs: %+v", rs)
+	}
+	_ = syscall.Kill(orphan, syscall.SIGKILL)
+}
+
+// A pid that another process has by now must not be signalled.
+func TestSignalsKnowAReusedPID(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	st, ok := readStat(strconv.Itoa(cmd.Process.Pid))
+	if !ok || st.start == 0 {
+		t.Fatalf("%+v", st)
+	}
+	signalAll([]process{{PID: st.pid, Name: st.name, start: st.start - 1}}, syscall.SIGKILL)
+	if again, ok := readStat(strconv.Itoa(st.pid)); !ok || again.dead {
+		t.Fatal("it killed a process that only has the pid")
+	}
+	signalAll([]process{{PID: st.pid, Name: st.name, start: st.start}}, syscall.SIGKILL)
+	if err := cmd.Wait(); err == nil {
+		t.Error("it was not killed")
+	}
+}

@@ -1,0 +1,20 @@
+//go:build !linux
+
+package launcher
+
+import "syscall"
+
+// descendants: without /proc the command's process group stands for its tree.
+// A negative pid means the group.
+func descendants(_, command int) []process {
+	if command == 0 || syscall.Kill(-command, 0) != nil {
+		return nil
+	}
+	return []process{{PID: -command, Name: "process group"}}
+}
+
+// processesOfRun: the environment of others cannot be read here.
+func processesOfRun(string) []process { return nil }
+
+// signalProcess signals the group.
+func signalProcess(p process, sig syscall.Signal) { _ = syscall.Kill(p.PID, sig) }
