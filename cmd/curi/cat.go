@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/stages"
+)
+
+func newCat(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cat REF",
+		Short: "Write a file's bytes to stdout",
+		Long:  `Write the bytes of a file to stdout: of an artifact that is one file, or of a file inside any REF.`,
+		Example: `  curi cat metrics
+  curi cat evaluate.accuracy/accuracy.json
+  curi cat train@last/log.txt
+  curi cat 7f3a90c1 > model.ckpt`,
+		Args:              nargs(1, 1, "one REF that is a file"),
+		ValidArgsFunction: a.completeRefs(1),
+		RunE:              func(c *cobra.Command, args []string) error { return a.cat(c.Context(), args[0]) },
+	}
+}
+
+func (a *app) cat(ctx context.Context, ref string) error {
+	if a.json {
+		return usagef("curi cat writes bytes and has no --json; curi show %s --json describes the file", ref)
+	}
+	s, t, err := a.resolve(ctx, ref)
+	if err != nil {
+		return err
+	}
+	r, err := func() (io.ReadCloser, error) {
+		if t.WorkDir != "" {
+			return os.Open(t.WorkDir)
+		}
+		if t.Blob.IsZero() {
+			return nil, notAFile(t)
+		}
+		return s.OpenBlob(ctx, t.Blob)
+	}()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if _, err := io.Copy(a.out, r); err != nil && !errors.Is(err, syscall.EPIPE) {
+		return fmt.Errorf("copying %s to stdout: %w", ref, err)
+	}
+	return nil
+}
+
+func notAFile(t stages.Target) error {
+	return usagef("%s is a directory; name a file in it, such as %s/FILE (curi show %s lists them)", t.Name, t.Ref, t.Ref)
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+func newCheckout(a *app) *cobra.Command {
+	var o cas.CheckoutOptions
+	c := &cobra.Command{
+		Use:   "checkout REF DIR",
+		Short: "Make a copy of your own",
+		Long: `Copy what a REF means into DIR, which must not exist or be empty: as reflinks
+where the filesystem has them. The copy is yours to change.
+
+--link makes hard links to the store's own files instead, which costs no space;
+they are read-only, and root, who could write through them, may not have them.`,
+		Example: `  curi checkout digits ./digits
+  curi checkout model@best ./model
+  curi checkout digits/images ./images --link`,
+		Args:              nargs(2, 2, "a REF and a directory"),
+		ValidArgsFunction: a.completeRefs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.checkout(c.Context(), args[0], args[1], o)
+		},
+	}
+	c.Flags().BoolVar(&o.Link, "link", false, "hard links to the store's files, read-only; never as root")
+	return c
+}
+
+func (a *app) checkout(ctx context.Context, ref, dir string, o cas.CheckoutOptions) error {
+	if o.Link && os.Geteuid() == 0 {
+		return usagef("curi checkout --link: root could write through the links into the store; leave --link out, or be another user")
+	}
+	s, t, err := a.resolve(ctx, ref)
+	if err != nil {
+		return err
+	}
+	tree, err := treeOf(ctx, s, t)
+	if err != nil {
+		return err
+	}
+	progress, clear := a.progress("checking out " + ref)
+	defer clear()
+	o.Progress = progress
+	o.ReadOnly = o.Link
+	if err := s.Checkout(ctx, tree, dir, o); err != nil {
+		return err
+	}
+	clear()
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(map[string]any{"name": t.Name, "path": abs, "tree": tree})
+	}
+	a.say("%s is in %s", t.Name, dir)
+	return nil
+}
+
+// treeOf is a tree that holds exactly what a target means: a file gets one of
+// its own.
+func treeOf(ctx context.Context, s *cas.Store, t stages.Target) (cas.Digest, error) {
+	if t.WorkDir != "" {
+		return cas.Digest{}, usagef("%s is a work directory, not an artifact: it is an ordinary directory at %s", t.Name, t.WorkDir)
+	}
+	if t.Path == "" && !t.Tree.IsZero() {
+		return t.Tree, nil
+	}
+	if t.Tree.IsZero() && t.Blob.IsZero() {
+		return cas.Digest{}, notFoundf("%s left nothing to check out; curi log %s tells why", t.Name, t.Name)
+	}
+	var e cas.Entry
+	if t.Tree.IsZero() {
+		b, err := s.OpenBlob(ctx, t.Blob)
+		if err != nil {
+			return cas.Digest{}, err
+		}
+		defer b.Close()
+		e = cas.Entry{Name: t.Blob.String(), Kind: cas.KindFile, Size: b.Size(), Digest: t.Blob}
+	} else {
+		var err error
+		if e, err = s.Lookup(ctx, t.Tree, t.Path); err != nil {
+			return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
+		}
+		if e.Kind == cas.KindDir {
+			return e.Digest, nil
+		}
+		e.Name = path.Base(t.Path)
+	}
+	return s.PutTree(ctx, &cas.Tree{Single: e.Kind != cas.KindSymlink, Entries: []cas.Entry{e}})
+}

@@ -1,0 +1,58 @@
+package main_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// torch.distributed.checkpoint (save, async_save, load), safetensors and
+// torch.save write into a run's places, and what they wrote loads afterwards.
+func TestTorchCheckpointLibraries(t *testing.T) {
+	s := newSite(t, byMount).real()
+	o := s.run(s.execArgv("--name", "save", "--out", "models=models/", "--work", "checkpoints", "--",
+		"torchrun", "--standalone", "--nproc_per_node", "2", "--module", "external.checkpoint_libraries", "{work.checkpoints}", "{out.models}")...)
+	if o.status != 0 || !strings.Contains(o.stderr, "rank 1: all loaded") {
+		t.Fatal(o)
+	}
+	r := decode[result](s, o.stdout)
+	// Sealed, through the mount and through a path that needs none.
+	load := `import sys, torch, safetensors.torch as st
+a = st.load_file(sys.argv[1] + "/model.safetensors")["weights"]
+b = torch.load(sys.argv[1] + "/model.pt", mmap=True)["weights"]
+c = st.safe_open(sys.argv[1] + "/model.safetensors", "pt").get_slice("weights")[3:4]
+assert torch.equal(a, b) and torch.equal(a[3:4], c)`
+	for _, path := range []string{r.Outputs["models"].Path, s.path("save.models")} {
+		s.ok("python", "-c", load, path)
+	}
+	if text := s.ok("curi", "cat", r.Run+".work/checkpoints/dcp/.metadata"); text == "" {
+		t.Error("the work directory was not kept")
+	}
+}
+
+// PyTorch Lightning's Trainer(strategy="ddp") with ModelCheckpoint, which
+// stages checkpoints in TMPDIR and moves them.
+func TestTorchLightning(t *testing.T) {
+	s := bareSite(t, byMount).real()
+	s.copyIn("../../testdata/demo/external", "external")
+	s.stage("--name", "dataset", "--out", "digits=digits/", "--publish", "digits=digits", "--",
+		"python", "-m", "external.make_dataset", "--output_path", "{out.digits}", "--test_fraction", "0.8")
+	argv := []string{"--name", "train", "--in", "dataset=digits", "--out", "model=model.ckpt", "--work", "checkpoints", "--param", "epochs=2", "--",
+		"torchrun", "--standalone", "--nproc_per_node", "2", "--module", "external.lightning_trainer",
+		"--dataset_path", "{in.dataset}", "--model_path", "{out.model}", "--checkpoint_dir", "{work.checkpoints}",
+		"--epochs", "{param.epochs}", "--num_gpus", "2"}
+	o := s.run(s.execArgv(argv...)...)
+	if o.status != 0 {
+		t.Fatal(o)
+	}
+	r := decode[result](s, o.stdout)
+	if !strings.Contains(o.stderr, "best checkpoint: /") {
+		t.Errorf("ModelCheckpoint kept no best checkpoint: %s", o)
+	}
+	s.ok("python", "-c", "import sys, torch; assert 'net.layers.0.weight' in torch.load(sys.argv[1], weights_only=False)['state_dict']", r.Outputs["model"].Path)
+	if files := s.ok("ls", s.mount+"/runs/"+r.Run+"/work/checkpoints"); !strings.Contains(files, "last.ckpt") {
+		t.Errorf("the work directory has %q", files)
+	}
+	if !s.stage(argv...).Cached {
+		t.Error("the same again was a miss")
+	}
+}

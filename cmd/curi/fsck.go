@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/cas"
+)
+
+func newFsck(a *app) *cobra.Command {
+	sample := "100%"
+	c := &cobra.Command{
+		Use:   "fsck",
+		Short: "Rehash what is stored and quarantine what is bad",
+		Long: `Read every blob and tree again and compare it with its digest. What is bad is moved
+to the store's quarantine, and whatever used it is named. The exit status is 122
+where something was bad.`,
+		Example: `  curi fsck
+  curi fsck --sample 5%    # a share of the blobs, chosen at random
+  curi fsck --json`,
+		Args:              nargs(0, 0, "no argument"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, _ []string) error {
+			share, err := parsePercent(sample)
+			if err != nil {
+				return usagef("curi fsck --sample: %v", err)
+			}
+			return a.fsck(c.Context(), share)
+		},
+	}
+	c.Flags().StringVar(&sample, "sample", sample, "rehash only this share of the blobs, `N%`")
+	return c
+}
+
+func (a *app) fsck(ctx context.Context, share float64) error {
+	s, err := a.existingStore(ctx)
+	if err != nil {
+		return err
+	}
+	progress, clear := a.progress("checking")
+	defer clear()
+	r, err := s.Verify(ctx, cas.VerifyOptions{Sample: share, Progress: progress})
+	if err != nil {
+		return err
+	}
+	clear()
+	if r.Bad == nil {
+		r.Bad = []cas.BadBlob{}
+	}
+	for i := range r.Bad {
+		if r.Bad[i].UsedBy == nil {
+			r.Bad[i].UsedBy = []string{}
+		}
+	}
+	if a.json {
+		err = a.printJSON(r)
+	} else {
+		err = a.write(wordVerify(r))
+	}
+	if err == nil && len(r.Bad) > 0 {
+		return &statusError{exitCorrupt, fmt.Errorf("%s bad; what the store had of them is in %s; add or run again what used them", areBad(len(r.Bad)), filepath.Join(s.Dir(), "quarantine"))}
+	}
+	return err
+}
+
+func areBad(n int) string {
+	if n == 1 {
+		return "1 blob is"
+	}
+	return fmt.Sprintf("%d blobs are", n)
+}
+
+func wordVerify(r cas.VerifyReport) string {
+	var b strings.Builder
+	for _, bad := range r.Bad {
+		used := "used by nothing"
+		if len(bad.UsedBy) > 0 {
+			used = "used by " + strings.Join(bad.UsedBy, ", ")
+		}
+		fmt.Fprintf(&b, "bad  %s  %s; %s\n", bad.Digest, bad.Reason, used)
+	}
+	if len(r.Bad) == 0 {
+		fmt.Fprintf(&b, "%s checked, none bad\n", count(r.BlobsChecked, "blob"))
+	}
+	return b.String()
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// listedJSON is an element of what `curi ls --json` prints.
+type listedJSON struct {
+	Name    string     `json:"name"`
+	Version int        `json:"version"`
+	Tags    []string   `json:"tags"`
+	Tree    cas.Digest `json:"tree"`
+	Kind    string     `json:"kind"` // "file" or "directory"
+	Bytes   int64      `json:"bytes"`
+	MadeBy  string     `json:"made_by"`
+	Time    time.Time  `json:"time"`
+}
+
+func newLs(a *app) *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use:   "ls [PREFIX]",
+		Short: "List artifacts",
+		Long:  `List the newest version of every artifact, or of those whose name begins with PREFIX.`,
+		Example: `  curi ls
+  curi ls mod
+  curi ls --versions model
+  curi ls -q          # names only, for scripts`,
+		Args:              nargs(0, 1, "at most one PREFIX"),
+		ValidArgsFunction: a.completeArtifacts,
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.ls(c.Context(), strings.Join(args, ""), all)
+		},
+	}
+	c.Flags().BoolVar(&all, "versions", false, "list every version, not only the newest")
+	return c
+}
+
+func (a *app) ls(ctx context.Context, prefix string, all bool) error {
+	s, err := a.store(ctx)
+	if err != nil {
+		return err
+	}
+	list := []listedJSON{}
+	for newest, err := range s.Artifacts(ctx, prefix) {
+		if err != nil {
+			return err
+		}
+		vs := []cas.Version{newest}
+		if all {
+			if vs, err = s.Versions(ctx, newest.Name); err != nil {
+				return err
+			}
+		}
+		for _, v := range vs {
+			t, err := s.Tree(ctx, v.Tree)
+			if err != nil {
+				// One bad artifact is not to hide the others.
+				a.warn("%s: %s; curi fsck tells more", versionName(v), oneLine(err.Error()))
+				continue
+			}
+			l := listedJSON{Name: v.Name, Version: v.N, Tags: v.Tags, Tree: v.Tree, Kind: "directory", Bytes: t.Bytes(), MadeBy: v.MadeBy, Time: v.Time}
+			if l.Tags == nil {
+				l.Tags = []string{}
+			}
+			if t.Single {
+				l.Kind = "file"
+			}
+			list = append(list, l)
+		}
+	}
+	if a.json {
+		return a.printJSON(list)
+	}
+	if len(list) == 0 {
+		if prefix != "" {
+			a.say("no artifact's name begins with %q in %s", prefix, s.Dir())
+		} else {
+			a.say("no artifacts in %s yet; curi add PATH --name NAME makes one", s.Dir())
+		}
+		return nil
+	}
+	var rows [][]string
+	for _, l := range list {
+		name := l.Name
+		if all {
+			name = fmt.Sprintf("%s@%d", l.Name, l.Version)
+		}
+		rows = append(rows, []string{name, fmt.Sprint(l.Version), l.Kind, size(l.Bytes), age(l.Time), orDash(l.MadeBy), strings.Join(l.Tags, " ")})
+	}
+	return a.table([]string{"NAME", ">VERSION", "KIND", ">SIZE", "MADE", "BY", "TAGS"}, rows)
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+func newPath(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "path REF",
+		Short: "Print a path that can be opened now",
+		Long: `Print a path that can be opened now and stays as long as the thing does: in a
+mount if one serves, else in a read-only view that the store keeps.`,
+		Example: `  curi path digits
+  python -c 'import torch, sys; torch.load(sys.argv[1])' "$(curi path model)"
+  curi path train.model --json`,
+		Args:              nargs(1, 1, "one REF"),
+		ValidArgsFunction: a.completeRefs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			s, t, err := a.resolve(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			p, err := lastingPath(c.Context(), s, t)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(map[string]string{"path": p})
+			}
+			return a.printf("%s\n", p)
+		},
+	}
+}
+
+// lastingPath is a path of a target that stays as long as the target does.
+func lastingPath(ctx context.Context, s *cas.Store, t stages.Target) (string, error) {
+	if t.WorkDir != "" {
+		return t.WorkDir, nil
+	}
+	if t.Tree.IsZero() && t.Blob.IsZero() {
+		return "", notFoundf("%s left nothing that could be opened; curi log %s tells why", t.Name, t.Name)
+	}
+	inside, err := insidePath(ctx, s, t)
+	if err != nil {
+		return "", err
+	}
+	inside = filepath.FromSlash(inside)
+	if m, ok := servingMount(ctx, s); ok {
+		switch {
+		case t.Version != nil:
+			return filepath.Join(m.Dir, "artifacts", versionName(*t.Version), inside), nil
+		case !t.Tree.IsZero():
+			return filepath.Join(m.Dir, "cas", t.Tree.String(), inside), nil
+		}
+		return filepath.Join(m.Dir, "cas", t.Blob.String()), nil
+	}
+	if t.Tree.IsZero() {
+		b, err := s.OpenBlob(ctx, t.Blob)
+		if err != nil {
+			return "", err
+		}
+		defer b.Close()
+		return b.Name(), nil
+	}
+	view, err := s.View(ctx, t.Tree)
+	if err != nil {
+		return "", fmt.Errorf("making a view of %s: %w", t.Name, err)
+	}
+	return filepath.Join(view, inside), nil
+}
+
+// servingMount finds a mount whose paths last: one that a person made, not
+// one that leaves with its last run.
+func servingMount(ctx context.Context, s *cas.Store) (cas.Mount, bool) {
+	live, _, err := s.Mounts(ctx)
+	if err != nil {
+		return cas.Mount{}, false // a view serves as well
+	}
+	for _, m := range live {
+		if !m.Auto && m.Reachable() && (m.AllowOther || m.UID == os.Geteuid()) {
+			return m, true
+		}
+	}
+	return cas.Mount{}, false
+}

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+func newStage(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "stage",
+		Short:   "Run commands as stages: recorded, cached, resumable",
+		Long:    `Run a command as a stage: "curi stage exec" runs it or takes its cached result, and "curi stage explain" tells which and why.`,
+		Example: `  curi stage exec --name train --in data=digits --out model=model.ckpt -- python train.py '{in.data}' '{out.model}'`,
+		RunE:    group,
+		Args:    subcommand,
+	}
+	c.AddCommand(newExec(a), newExplain(a))
+	return c
+}
+
+// stageOptions are the options that declare a stage: what its key depends on,
+// and how its outputs are named.
+type stageOptions struct {
+	name                          string
+	in, inRw                      []string
+	out, optionalOut, outFrom     []string
+	work, meta, publish           []string
+	param, opParam                []string
+	code, tool, env               []string
+	cleanEnv, shell               bool
+	stdin                         string
+	timeoutText, graceText        string
+	force, fresh, noMount, dryRun bool
+	accept, message               string
+}
+
+// declare adds the options that make the stage's key.
+func (o *stageOptions) declare(a *app, c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	f := c.Flags()
+	f.SortFlags = false // as a stage is thought of
+	list := func(p *[]string, name, usage string) { f.StringArrayVar(p, name, nil, usage) }
+	f.StringVar(&o.name, "name", "", "the stage's `NAME`")
+	list(&o.in, "in", "an input, `N=REF`, read-only; {in.N} is its path")
+	list(&o.inRw, "in-rw", "a private writable copy of an input, `N=REF`; changes are thrown away")
+	list(&o.out, "out", "an output, `N=FILE` or N=DIR/; {out.N} is its path")
+	list(&o.optionalOut, "optional-out", "an output that may be missing, `N=FILE` or N=DIR/")
+	list(&o.outFrom, "out-from", "an output that the program insists on writing to a path of its own, `N=PATH`")
+	list(&o.work, "work", "a directory `N` for checkpoints, kept for the next try; {work.N} is its path")
+	list(&o.meta, "meta", "metadata of an output, `OUT:k=v`")
+	list(&o.publish, "publish", "make an output the next version of an artifact, `OUT=NAME`")
+	list(&o.param, "param", "a parameter, `k=v` or k:TYPE=v; {param.k} is its value")
+	list(&o.opParam, "op-param", "a parameter that is recorded but not keyed, `k=v`")
+	list(&o.code, "code", "key the files of the project that `GLOB` matches; ** is recursive")
+	list(&o.tool, "tool", "key what a shell command prints, `CMD`, such as 'gcc --version'")
+	list(&o.env, "env", "a variable that is keyed, `VAR` or VAR=VALUE")
+	f.BoolVar(&o.cleanEnv, "clean-env", false, "hand over only the named variables and those that every program needs")
+	f.StringVar(&o.stdin, "stdin", "", "what the command reads, a `REF` or - for the caller's; keyed (default: /dev/null)")
+	f.BoolVar(&o.shell, "shell", false, "the command is one argument for sh -c")
+	for name, complete := range map[string]completer{
+		"name": a.completeStages, "in": a.completeInputs, "in-rw": a.completeInputs, "publish": a.completePublish,
+		"out": cobra.NoFileCompletions, "optional-out": cobra.NoFileCompletions, "work": cobra.NoFileCompletions,
+		"meta": cobra.NoFileCompletions, "param": cobra.NoFileCompletions, "op-param": cobra.NoFileCompletions,
+		"env": completeEnv, "tool": cobra.NoFileCompletions,
+		"stdin": func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
+			return a.refs(word), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+		},
+	} {
+		_ = c.RegisterFlagCompletionFunc(name, complete)
+	}
+}
+
+// afterDash is the Args of a command that takes a stage's command after --.
+func afterDash(c *cobra.Command, args []string) error {
+	dash := c.ArgsLenAtDash()
+	if o := optionBeforeDash(c); dash < 0 && o != "" {
+		return usagef("%s: option --%s wants a value before --; see %s --help", c.CommandPath(), o, c.CommandPath())
+	}
+	switch {
+	case dash < 0 && len(args) > 0:
+		return usagef("%s: put -- before the command: %s [OPTIONS] -- %s", c.CommandPath(), c.CommandPath(), strings.Join(args, " "))
+	case dash > 0:
+		return usagef("%s: %q stands before --; only options do, the command comes after it", c.CommandPath(), args[0])
+	case len(args) == 0:
+		return usagef("%s wants a command after --, such as: %s --name train -- python train.py", c.CommandPath(), c.CommandPath())
+	}
+	return nil
+}
+
+// optionBeforeDash finds an option that took -- for its value.
+func optionBeforeDash(c *cobra.Command) (name string) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if list, ok := f.Value.(pflag.SliceValue); ok && slices.Contains(list.GetSlice(), "--") || f.Value.String() == "--" {
+			name = f.Name
+		}
+	})
+	return name
+}
+
+// stage builds what the options declare.
+func (o *stageOptions) stage(a *app, command []string) (stages.Stage, error) {
+	st := stages.Stage{
+		Name: o.name, Command: command, Shell: o.shell, Work: o.work, Code: o.code, Tools: o.tool,
+		CleanEnv: o.cleanEnv, Stdin: o.stdin, Environ: os.Environ(),
+	}
+	if o.name == "" {
+		return st, usagef("curi stage exec wants a name for the stage: --name NAME, such as --name train")
+	}
+	var err error
+	if st.Dir, err = os.Getwd(); err != nil {
+		return st, err
+	}
+	for _, f := range []func(*stages.Stage) error{o.inputs, o.outputs, o.describeOutputs, o.params, o.environment} {
+		if err := f(&st); err != nil {
+			return st, err
+		}
+	}
+	return st, nil
+}
+
+func (o *stageOptions) inputs(st *stages.Stage) error {
+	for _, l := range []struct {
+		option string
+		texts  []string
+		rw     bool
+	}{{"--in", o.in, false}, {"--in-rw", o.inRw, true}} {
+		for _, t := range l.texts {
+			n, ref, err := parsePair(l.option, t, l.option+" N=REF, such as "+l.option+" data=digits")
+			if err != nil {
+				return err
+			}
+			st.Inputs = append(st.Inputs, stages.Input{Name: n, Ref: ref, Writable: l.rw})
+		}
+	}
+	return nil
+}
+
+func (o *stageOptions) outputs(st *stages.Stage) error {
+	for _, l := range []struct {
+		option   string
+		texts    []string
+		optional bool
+	}{{"--out", o.out, false}, {"--optional-out", o.optionalOut, true}} {
+		for _, t := range l.texts {
+			n, file, err := parsePair(l.option, t, l.option+" N=FILE or N=DIR/, such as "+l.option+" model=model.ckpt")
+			if err != nil {
+				return err
+			}
+			dir := strings.HasSuffix(file, "/")
+			if file == "" {
+				return usagef("%s %q: the file is empty; the right form is %s %s=FILE, or %s=DIR/ for a directory", l.option, t, l.option, n, n)
+			}
+			st.Outputs = append(st.Outputs, stages.Output{Name: n, Path: trimSlash(file), Dir: dir, Optional: l.optional})
+		}
+	}
+	for _, t := range o.outFrom {
+		n, from, err := parsePair("--out-from", t, "--out-from N=PATH, such as --out-from logs=lightning_logs/")
+		if err != nil {
+			return err
+		}
+		if from == "" {
+			return usagef("--out-from %q: the path is empty; the right form is --out-from %s=PATH", t, n)
+		}
+		dir := strings.HasSuffix(from, "/")
+		from = trimSlash(from)
+		if out := findOutput(st, n); out != nil {
+			if out.From != "" {
+				return usagef("--out-from %s is given twice", n)
+			}
+			out.From = from
+			continue
+		}
+		base := path.Base(from)
+		if base == "." || base == ".." || base == "/" {
+			return usagef("--out-from %q: %s has no name of its own to give the output; say --out %s=DIR/ too", t, from, n)
+		}
+		st.Outputs = append(st.Outputs, stages.Output{Name: n, Path: base, Dir: dir, From: from})
+	}
+	return nil
+}
+
+// trimSlash takes final slashes off, but never the root's.
+func trimSlash(p string) string {
+	if t := strings.TrimRight(p, "/"); t != "" {
+		return t
+	}
+	return p
+}
+
+func findOutput(st *stages.Stage, name string) *stages.Output {
+	for i := range st.Outputs {
+		if st.Outputs[i].Name == name {
+			return &st.Outputs[i]
+		}
+	}
+	return nil
+}
+
+// describeOutputs adds metadata and names to outputs that are declared.
+func (o *stageOptions) describeOutputs(st *stages.Stage) error {
+	var names []string
+	for _, out := range st.Outputs {
+		names = append(names, out.Name)
+	}
+	find := func(option, text, n string) (*stages.Output, error) {
+		if out := findOutput(st, n); out != nil {
+			return out, nil
+		}
+		return nil, usagef("%s %s: the stage has no output %q%s; declare it with --out %s=FILE", option, text, n, didYouMean(n, names), n)
+	}
+	for _, t := range o.meta {
+		form := "--meta OUT:KEY=VALUE, such as --meta model:type=DigitsNet"
+		n, pair, ok := strings.Cut(t, ":")
+		if !ok || n == "" {
+			return usagef("--meta %q: the right form is %s", t, form)
+		}
+		k, v, err := parsePair("--meta", pair, form)
+		if err != nil {
+			return usagef("--meta %q: the right form is %s", t, form)
+		}
+		out, err := find("--meta", t, n)
+		if err != nil {
+			return err
+		}
+		if out.Meta == nil {
+			out.Meta = map[string]string{}
+		}
+		if _, twice := out.Meta[k]; twice {
+			return usagef("--meta %s:%s is given twice", n, k)
+		}
+		out.Meta[k] = v
+	}
+	for _, t := range o.publish {
+		n, name, err := parsePair("--publish", t, "--publish OUT=NAME, such as --publish model=digits-model")
+		if err != nil {
+			return err
+		}
+		out, err := find("--publish", t, n)
+		if err != nil {
+			return err
+		}
+		if err := cas.CheckName(name); err != nil {
+			return usagef("--publish %s: %v", t, err)
+		}
+		out.Publish = append(out.Publish, name)
+	}
+	return nil
+}
+
+func (o *stageOptions) params(st *stages.Stage) error {
+	for _, l := range []struct {
+		option string
+		texts  []string
+		op     bool
+	}{{"--param", o.param, false}, {"--op-param", o.opParam, true}} {
+		for _, t := range l.texts {
+			p, err := stages.ParseParam(t, l.op)
+			if err != nil {
+				return usagef("%s: %v", l.option, err)
+			}
+			st.Params = append(st.Params, p)
+		}
+	}
+	return nil
+}
+
+func (o *stageOptions) environment(st *stages.Stage) error {
+	for _, t := range o.env {
+		n, v, given := strings.Cut(t, "=")
+		if n == "" {
+			return usagef("--env %q: the right form is --env VAR or --env VAR=VALUE", t)
+		}
+		e := stages.EnvVar{Name: n}
+		if given {
+			e.Value = &v
+		}
+		st.Env = append(st.Env, e)
+	}
+	return nil
+}
+
+// bind looks up everything that the stage's key depends on.
+func (a *app) bind(ctx context.Context, o *stageOptions, command []string) (*cas.Store, *stages.Plan, error) {
+	st, err := o.stage(a, command)
+	if err != nil {
+		return nil, nil, err
+	}
+	if st.Stdin == "-" {
+		st.StdinReader = a.stdin(ctx)
+	}
+	s, err := a.store(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := a.project()
+	if err != nil {
+		return nil, nil, err
+	}
+	plan, err := stages.Bind(ctx, s, p, st)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, w := range plan.Warnings {
+		a.say("warning: %s", w)
+	}
+	return s, plan, nil
+}
+
+// duration parses an option that is a duration, else takes the setting.
+func (a *app) duration(c *cobra.Command, option, text, setting string) (time.Duration, error) {
+	if c.Flags().Lookup(option) == nil || !c.Flags().Changed(option) {
+		cfg, err := a.config()
+		if err != nil {
+			return 0, err
+		}
+		return cfg.duration(setting), nil
+	}
+	d, err := parseDuration(text)
+	if err == nil && d <= 0 {
+		err = errors.New("it must be more than 0")
+	}
+	if err != nil {
+		return 0, usagef("--%s %s: %v", option, text, err)
+	}
+	return d, nil
+}
+
+func (a *app) completePublish(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+	out, name, ok := strings.Cut(word, "=")
+	if !ok {
+		return nil, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+	}
+	list, d := a.completeArtifacts(c, args, name)
+	for i := range list {
+		list[i] = out + "=" + list[i]
+	}
+	return list, d
+}
+
+func completeEnv(_ *cobra.Command, _ []string, word string) (list []string, _ cobra.ShellCompDirective) {
+	for _, e := range os.Environ() {
+		if n, _, _ := strings.Cut(e, "="); strings.HasPrefix(n, word) {
+			list = append(list, n)
+		}
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/launcher"
+	"github.com/curi-store/curi/stages"
+)
+
+func newExec(a *app) *cobra.Command {
+	o := &stageOptions{}
+	c := &cobra.Command{
+		Use:   "exec [OPTIONS] -- COMMAND…",
+		Short: "Run a command as a stage, or take its cached result",
+		Long: `Run a command with named inputs, outputs and parameters. If the same stage ran
+before, with the same inputs, parameters, code and command, its result is taken
+and nothing runs. The exit status is the command's own.
+
+Placeholders in the command are replaced by absolute paths and values: {in.N},
+{out.N}, {work.N}, {param.N}, … ("curi help placeholders"). The command finds the
+same in its environment ("curi help environment").`,
+		Example: `  curi stage exec --name train --in dataset=digits --out model=model.ckpt \
+      --meta model:type=DigitsNet --publish model=model --work checkpoints \
+      --param lr=0.05 --param epochs=3 --op-param num_gpus=2 --code 'external/**/*.py' \
+      -- torchrun --standalone --nproc_per_node '{param.num_gpus}' --module external.my_model_trainer \
+         --dataset_path '{in.dataset}' --model_path '{out.model}' --checkpoint_dir '{work.checkpoints}' \
+         --lr '{param.lr}' --epochs '{param.epochs}'
+
+  curi stage exec --name count --in data=digits --out n=count.txt --shell -- 'ls {in.data} | wc -l > {out.n}'
+  curi stage exec --name train --dry-run … -- python train.py
+  curi stage exec --name train --accept train-7f3k2m -m 'only a comment changed' … -- python train.py`,
+		Args: afterDash,
+		RunE: func(c *cobra.Command, args []string) error { return a.exec(c, o, args) },
+	}
+	o.declare(a, c)
+	f := c.Flags()
+	f.StringVar(&o.timeoutText, "timeout", "", "end the command after a time `D`, such as 90s, 2h or 1d")
+	f.StringVar(&o.graceText, "grace", "", "how long `D` it may take to end before it is killed (default 40s)")
+	f.BoolVar(&o.force, "force", false, "run although cached; replaces the result")
+	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
+	f.StringVar(&o.accept, "accept", "", "run nothing: publish the outputs of `RUN` under the key that this command has now")
+	f.StringVarP(&o.message, "message", "m", "", "with --accept: `WHY`")
+	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only tell: hit or miss, the key, the exact command")
+	_ = c.RegisterFlagCompletionFunc("accept", a.completeRuns)
+	return c
+}
+
+func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
+	ctx := c.Context()
+	opts, err := a.execOptions(c, o)
+	if err != nil {
+		return err
+	}
+	s, plan, err := a.bind(ctx, o, command)
+	if err != nil {
+		return err
+	}
+	defer plan.Release()
+	if o.dryRun {
+		return a.dryRun(ctx, s, plan, opts)
+	}
+	a.stopSignals() // the launcher takes them from here: they are for the command
+	res, err := launcher.Exec(ctx, s, plan, opts)
+	if res == nil {
+		return err
+	}
+	if a.json {
+		if perr := a.printJSON(res); perr != nil && err == nil {
+			return perr
+		}
+	} else if res.Exit == 0 && err == nil {
+		if err := a.printOutputs(plan, res); err != nil {
+			return err
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if res.Exit != 0 {
+		return &statusError{status: res.Exit}
+	}
+	return nil
+}
+
+func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, error) {
+	opts := launcher.Options{
+		Force: o.force, Fresh: o.fresh, Curi: version(), Accept: o.accept, Message: o.message,
+		Stdout: a.out, Stderr: a.err, Log: a.logger(), Quiet: a.quiet,
+		Secret: os.LookupEnv, Environ: os.Environ(),
+	}
+	switch {
+	case o.accept != "" && (o.force || o.fresh || o.dryRun):
+		return opts, usagef("curi stage exec --accept runs nothing: leave --force, --fresh and --dry-run out")
+	case o.message != "" && o.accept == "":
+		return opts, usagef("curi stage exec -m says why with --accept RUN; there is no --accept")
+	}
+	if a.json {
+		opts.Stdout = a.err // stdout is for the result alone
+	}
+	var err error
+	if opts.Timeout, err = a.duration(c, "timeout", o.timeoutText, "timeout"); err != nil {
+		return opts, err
+	}
+	if opts.Grace, err = a.duration(c, "grace", o.graceText, "grace"); err != nil {
+		return opts, err
+	}
+	cfg, err := a.config()
+	if err != nil {
+		return opts, err
+	}
+	if opts.NoMount = o.noMount; !c.Flags().Changed("no-mount") {
+		opts.NoMount = cfg.bool("no_mount")
+	}
+	if opts.Self, err = os.Executable(); err != nil {
+		return opts, fmt.Errorf("finding curi's own binary: %w", err)
+	}
+	return opts, nil
+}
+
+// printOutputs tells a person where the outputs are. It goes to stderr:
+// stdout is the command's own.
+func (a *app) printOutputs(plan *stages.Plan, res *launcher.Result) error {
+	if a.quiet {
+		return nil
+	}
+	width := 0
+	for _, out := range plan.Outputs {
+		width = max(width, len(out.Name))
+	}
+	for _, out := range plan.Outputs {
+		if got, ok := res.Outputs[out.Name]; ok {
+			a.say("%s%s  %s  (%s)", out.Name, strings.Repeat(" ", width-len(out.Name)), got.Path, contents(got.Bytes, got.Files))
+		}
+	}
+	return nil
+}

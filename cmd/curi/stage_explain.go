@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/launcher"
+	"github.com/curi-store/curi/stages"
+)
+
+// dryRunJSON is what `curi stage exec --dry-run --json` prints.
+type dryRunJSON struct {
+	Key     string   `json:"key"`
+	Cached  bool     `json:"cached"`
+	Command []string `json:"command"`
+}
+
+// explainedJSON is what `curi stage explain --json` prints.
+type explainedJSON struct {
+	Key      string       `json:"key"`
+	Cached   bool         `json:"cached"`
+	Run      string       `json:"run"` // whose result would be taken, or ""
+	Command  []string     `json:"command"`
+	Preimage []string     `json:"preimage"`
+	Nearest  *nearestJSON `json:"nearest"` // null on a hit, and without an earlier run
+}
+
+type nearestJSON struct {
+	Run     string          `json:"run"`
+	Changes []stages.Change `json:"changes"`
+}
+
+func newExplain(a *app) *cobra.Command {
+	o := &stageOptions{}
+	c := &cobra.Command{
+		Use:   "explain [OPTIONS] -- COMMAND…",
+		Short: "Tell whether a stage would run, and why",
+		Long: `Tell whether "curi stage exec" with the same options would take a cached result, and
+show everything that its key is made of, one component a line. Where it would
+run, show the lines that differ from the nearest earlier run of the stage.`,
+		Example: `  curi stage explain --name train --in data=digits --out model=model.ckpt --param lr=0.1 \
+      -- python train.py '{in.data}' '{out.model}' --lr '{param.lr}'`,
+		Args: afterDash,
+		RunE: func(c *cobra.Command, args []string) error { return a.explain(c, o, args) },
+	}
+	o.declare(a, c)
+	return c
+}
+
+func (a *app) explain(c *cobra.Command, o *stageOptions, command []string) error {
+	ctx := c.Context()
+	s, plan, err := a.bind(ctx, o, command)
+	if err != nil {
+		return err
+	}
+	defer plan.Release()
+	out := explainedJSON{Key: plan.Key.String(), Preimage: plan.Preimage.Lines()}
+	if out.Run, out.Cached, err = cachedBy(ctx, s, plan); err != nil {
+		return err
+	}
+	if out.Command, err = launcher.Preview(ctx, s, plan, launcher.Options{Secret: os.LookupEnv}); err != nil {
+		return err
+	}
+	if !out.Cached {
+		near, ok, err := stages.Explain(ctx, s, plan)
+		if err != nil {
+			return err
+		}
+		if ok {
+			out.Nearest = &nearestJSON{near.Run.ID, near.Changes}
+			if near.Changes == nil {
+				out.Nearest.Changes = []stages.Change{}
+			}
+		}
+	}
+	if a.json {
+		return a.printJSON(out)
+	}
+	return a.write(wordExplanation(out, plan.Name))
+}
+
+// cachedBy tells whose result exec would take.
+func cachedBy(ctx context.Context, s *cas.Store, p *stages.Plan) (run string, cached bool, err error) {
+	r, err := stages.FindResult(ctx, s, p.Key)
+	if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
+		return "", false, nil
+	}
+	return r.Run, err == nil, err
+}
+
+func wordExplanation(e explainedJSON, stage string) string {
+	var b strings.Builder
+	if e.Cached {
+		b.WriteString("hit: the result of " + e.Run + "\n")
+	} else {
+		b.WriteString("miss: " + stage + " would run\n")
+	}
+	b.WriteString("key: " + e.Key + "\n")
+	b.WriteString("command: " + stages.ShellQuote(e.Command) + "\n\n")
+	for _, l := range e.Preimage {
+		b.WriteString("  " + l + "\n")
+	}
+	switch {
+	case e.Cached:
+	case e.Nearest == nil:
+		b.WriteString("\n" + stage + " has not run before in this project\n")
+	case len(e.Nearest.Changes) == 0:
+		b.WriteString("\nnothing differs from " + e.Nearest.Run + ", which left no result to take (curi log " + e.Nearest.Run + ")\n")
+	default:
+		b.WriteString("\ndiffers from " + e.Nearest.Run + ":\n")
+		for _, c := range e.Nearest.Changes {
+			if c.Old != "" {
+				b.WriteString("- " + c.Old + "\n")
+			}
+			if c.New != "" {
+				b.WriteString("+ " + c.New + "\n")
+			}
+		}
+	}
+	return b.String()
+}
+
+// dryRun tells what exec would do.
+func (a *app) dryRun(ctx context.Context, s *cas.Store, p *stages.Plan, o launcher.Options) error {
+	out := dryRunJSON{Key: p.Key.String()}
+	run, cached, err := cachedBy(ctx, s, p)
+	if err != nil {
+		return err
+	}
+	out.Cached = cached && !o.Force
+	if out.Command, err = launcher.Preview(ctx, s, p, o); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(out)
+	}
+	verdict := "miss: " + p.Name + " would run"
+	switch {
+	case out.Cached:
+		verdict = "hit: the result of " + run
+	case cached:
+		verdict = "hit, but --force: " + p.Name + " would run and replace the result of " + run
+	}
+	return a.printf("%s\nkey: %s\ncommand: %s\n", verdict, out.Key, stages.ShellQuote(out.Command))
+}

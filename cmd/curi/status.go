@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+// statusJSON is what `curi status --json` prints.
+type statusJSON struct {
+	Store      string        `json:"store"`
+	StoreFrom  string        `json:"store_from"`
+	ID         string        `json:"id"`
+	Filesystem string        `json:"filesystem"`
+	Reflinks   bool          `json:"reflinks"`
+	FreeBytes  int64         `json:"free_bytes"`
+	Mounts     []mountJSON   `json:"mounts"`
+	Stale      []string      `json:"stale"` // directories whose server died
+	Running    []runningJSON `json:"running"`
+}
+
+type mountJSON struct {
+	Dir         string `json:"dir"`
+	Passthrough bool   `json:"passthrough"`
+	Reason      string `json:"reason"` // why passthrough is off; "" when on
+	Auto        bool   `json:"auto"`   // made for a run, leaves with it
+	PID         int    `json:"pid"`
+	AllowOther  bool   `json:"allow_other"`
+}
+
+type runningJSON struct {
+	Run     string    `json:"run"`
+	Stage   string    `json:"stage"`
+	Project string    `json:"project"`
+	Key     string    `json:"key"`
+	Attempt int       `json:"attempt"`
+	Started time.Time `json:"started"`
+}
+
+func newStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show the store, its mounts, running stages and space",
+		Long: `Show which store is used, its mounts (and whether the kernel serves their reads and
+writes directly: passthrough), the stages that run, and how much space is free.`,
+		Example: `  curi status
+  curi status --json`,
+		Args:              nargs(0, 0, "no argument"),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(c *cobra.Command, _ []string) error { return a.status(c.Context()) },
+	}
+}
+
+func (a *app) status(ctx context.Context) error {
+	s, err := a.store(ctx)
+	if err != nil {
+		return err
+	}
+	out := statusJSON{Store: s.Dir(), ID: s.ID(), Mounts: []mountJSON{}, Stale: []string{}, Running: []runningJSON{}}
+	_, out.StoreFrom = a.cfg.get("store")
+	if f, err := s.Facts(ctx); err == nil {
+		out.Filesystem, out.FreeBytes, out.Reflinks = f.Filesystem, f.Free, f.Reflinks
+	}
+	live, stale, err := s.Mounts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range live {
+		out.Mounts = append(out.Mounts, mountJSON{m.Dir, m.Passthrough, m.Reason, m.Auto, m.PID, m.AllowOther})
+	}
+	for _, m := range stale {
+		out.Stale = append(out.Stale, m.Dir)
+	}
+	if out.Running, err = a.running(ctx, s); err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(out)
+	}
+	return a.write(wordStatus(out))
+}
+
+// running lists the runs that run.
+func (a *app) running(ctx context.Context, s *cas.Store) ([]runningJSON, error) {
+	list := []runningJSON{}
+	for r, err := range stages.Runs(ctx, s) {
+		if err != nil {
+			a.warn("%s", oneLine(err.Error()))
+			continue
+		}
+		if r.Status == stages.Running {
+			list = append(list, runningJSON{r.ID, r.Stage, r.Project, r.Key, r.Attempt, r.Started})
+		}
+	}
+	return list, nil
+}
+
+func wordStatus(st statusJSON) string {
+	var b strings.Builder
+	line := func(k, format string, args ...any) {
+		fmt.Fprintf(&b, "%-8s %s\n", k, fmt.Sprintf(format, args...))
+	}
+	line("store", "%s (%s)", st.Store, st.StoreFrom)
+	reflinks := "no reflinks"
+	if st.Reflinks {
+		reflinks = "reflinks"
+	}
+	line("space", "%s free on %s, %s", size(st.FreeBytes), st.Filesystem, reflinks)
+	for _, m := range st.Mounts {
+		pass := "passthrough on"
+		if !m.Passthrough {
+			pass = "passthrough off: " + orDash(m.Reason)
+		}
+		if m.Auto {
+			pass += "; made for a run"
+		}
+		line("mount", "%s (%s)", m.Dir, pass)
+	}
+	for _, d := range st.Stale {
+		line("mount", "%s (its server died; curi umount --stale clears it away)", d)
+	}
+	if len(st.Mounts)+len(st.Stale) == 0 {
+		line("mount", "none; curi mount DIR makes one")
+	}
+	for _, r := range st.Running {
+		line("running", "%s of %s, for %s", r.Run, r.Project, span(time.Since(r.Started)))
+	}
+	if len(st.Running) == 0 {
+		line("running", "nothing")
+	}
+	return b.String()
+}

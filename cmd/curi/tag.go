@@ -1,0 +1,67 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/stages"
+)
+
+// taggedJSON is what `curi tag --json` prints.
+type taggedJSON struct {
+	Name    string   `json:"name"`
+	Version int      `json:"version"`
+	Tags    []string `json:"tags"`
+}
+
+func newTag(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "tag REF TAG",
+		Short: "Give a version a tag",
+		Long:  `Give a version of an artifact a tag: model@TAG then means it. A tag that exists is moved.`,
+		Example: `  curi tag model best
+  curi tag model@3 best
+  curi path model@best`,
+		Args:              nargs(2, 2, "a REF and a TAG"),
+		ValidArgsFunction: a.completeTag,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkNames(args[1], ""); err != nil {
+				return err
+			}
+			s, t, err := a.resolve(c.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if t.Version == nil || t.Path != "" {
+				return notAVersion("tag", t)
+			}
+			v := *t.Version
+			if err := s.Tag(c.Context(), v.Name, v.N, args[1]); err != nil {
+				return err
+			}
+			if a.json {
+				now, err := s.Versions(c.Context(), v.Name)
+				if err != nil {
+					return err
+				}
+				for _, n := range now {
+					if n.N == v.N {
+						slices.Sort(n.Tags)
+						v = n
+					}
+				}
+				return a.printJSON(taggedJSON{v.Name, v.N, v.Tags})
+			}
+			return a.printf("%s@%s  %s\n", v.Name, args[1], versionName(v))
+		},
+	}
+}
+
+// notAVersion is the error of a command that works on versions of artifacts.
+func notAVersion(command string, t stages.Target) error {
+	if t.Version != nil {
+		return usagef("curi %s works on a whole version: %s", command, versionName(*t.Version))
+	}
+	return usagef("%s is no version of an artifact, which curi %s wants; make it one: curi add \"$(curi path %s)\" --name NAME", t.Name, command, t.Ref)
+}
