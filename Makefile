@@ -1,0 +1,67 @@
+# make build   bin/curi and bin/curifs
+# make test    every check and test; installs what they need
+# make demo    the main job on real data, twice: trained, then a cache hit
+# make bench   measures beside the bare disk and writes docs/benchmarks.md
+# make fuzz    every fuzz target for FUZZTIME (default one minute)
+#
+# PYTHON=      a Python that has PyTorch already (see testdata/dev/python.sh)
+# TORCH_INDEX= where to take PyTorch from, such as its index of CPU wheels
+
+SHELL := /bin/sh
+.NOTPARALLEL:
+.DEFAULT_GOAL := build
+
+CACHE := $(or $(CURI_DEV_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/curi-dev)
+STATICCHECK_VERSION := v0.8.2
+STATICCHECK := $(CACHE)/tools/staticcheck-$(STATICCHECK_VERSION)-$(shell go env GOVERSION)/staticcheck
+# Programs below testdata are no part of ./... .
+PACKAGES := ./... ./testdata/bench
+FUZZTIME ?= 1m
+export PYTHON TORCH_INDEX
+
+.PHONY: build
+build:
+	go build -trimpath -o bin/ ./cmd/curi ./cmd/curifs
+
+.PHONY: test
+test: debian lint cross
+	@python=$$(testdata/dev/python.sh) && export CURI_TEST_PYTHON="$$python" && \
+	set -x && testdata/dev/leftovers.sh go test -race -timeout 20m ./...
+	testdata/dev/leftovers.sh testdata/dev/fuzz.sh 20000x
+
+.PHONY: debian
+debian:
+	@testdata/dev/debian.sh
+
+.PHONY: lint
+lint: $(STATICCHECK)
+	@unformatted=$$(gofmt -l .); \
+	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):" $$unformatted; exit 1; fi
+	go vet $(PACKAGES)
+	$(STATICCHECK) $(PACKAGES)
+
+$(STATICCHECK):
+	GOBIN=$(dir $@) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+# curi alone (the store, and stages with --no-mount) runs on macOS too.
+.PHONY: cross
+cross:
+	GOOS=linux GOARCH=arm64 go build ./...
+	GOOS=linux GOARCH=arm64 go vet $(PACKAGES)
+	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/curi
+
+.PHONY: demo
+demo: build debian
+	@python=$$(testdata/dev/python.sh) && testdata/demo/demo.sh bin "$$python"
+
+.PHONY: bench
+bench: build debian
+	go run ./testdata/bench -bin bin -o docs/benchmarks.md
+
+.PHONY: fuzz
+fuzz:
+	testdata/dev/fuzz.sh $(FUZZTIME)
+
+.PHONY: clean
+clean:
+	rm -rf bin build
