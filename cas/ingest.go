@@ -260,14 +260,14 @@ func allZero(p []byte) bool {
 func (b *batch) stream(ctx context.Context, r io.Reader, progress func(int64)) (Digest, int64, error) {
 	p := smallBuffers.Get().(*[]byte)
 	defer smallBuffers.Put(p)
-	n, err := io.ReadFull(r, *p)
+	n, end, err := fill(r, *p)
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case err != nil:
+		return Digest{}, 0, err
+	case end:
 		progress(int64(n))
 		d, err := b.bytes((*p)[:n])
 		return d, int64(n), err
-	case err != nil:
-		return Digest{}, 0, err
 	}
 	st, d, err := b.copyStream(ctx, io.MultiReader(bytes.NewReader(*p), r), progress)
 	if err == nil && b.claim(d, st.size) {
@@ -280,6 +280,23 @@ func (b *batch) stream(ctx context.Context, r io.Reader, progress func(int64)) (
 	os.Remove(st.path)
 	os.Remove(st.outboard)
 	return d, st.size, err
+}
+
+// fill reads until buf is full, or r is at its end. io.ReadFull would not tell
+// that from a source that was cut off (a connection, an archive), which says so
+// by io.ErrUnexpectedEOF.
+func fill(r io.Reader, buf []byte) (n int, end bool, err error) {
+	for n < len(buf) {
+		k, err := r.Read(buf[n:])
+		n += k
+		if err == io.EOF {
+			return n, true, nil
+		}
+		if err != nil {
+			return n, false, err
+		}
+	}
+	return n, false, nil
 }
 
 // copyStream stages what r yields, then hashes it from the page cache with all
@@ -302,7 +319,10 @@ func (b *batch) copyStream(ctx context.Context, r io.Reader, progress func(int64
 		if err := ctx.Err(); err != nil {
 			return st, Digest{}, err
 		}
-		n, err := io.ReadFull(r, buf[:])
+		n, end, err := fill(r, buf[:])
+		if err != nil {
+			return st, Digest{}, err
+		}
 		if n > 0 {
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return st, Digest{}, err
@@ -313,11 +333,8 @@ func (b *batch) copyStream(ctx context.Context, r io.Reader, progress func(int64
 				startWriteback(dst, st.size-writebackStep, writebackStep)
 			}
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		if end {
 			break
-		}
-		if err != nil {
-			return st, Digest{}, err
 		}
 	}
 	outboard, err := a.create()
