@@ -232,7 +232,12 @@ func (b *batch) publishBlob(d Digest, st *staged, to string) error {
 		}
 		return nil
 	case st.sealed != nil:
-		return st.sealed.rename(b.s, to)
+		a, err := b.st.area()
+		if err != nil {
+			return err
+		}
+		defer b.st.giveBack(a)
+		return st.sealed.rename(b.s, a, to)
 	}
 	if err := b.s.rename(st.path, to); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Short(), err)

@@ -81,6 +81,11 @@ func (sc *scanner) scan(name string) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, notFound(err))
 	}
+	if sc.seal {
+		if err := sc.noWayOut(name, real); err != nil {
+			return nil, err
+		}
+	}
 	st, err := lstatFile(real)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
@@ -99,6 +104,18 @@ func (sc *scanner) scan(name string) (*node, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	return n, sc.dir(n, "", rules)
+}
+
+// noWayOut refuses a name in the store that leads elsewhere by a link above it.
+func (sc *scanner) noWayOut(name, real string) error {
+	abs, err := filepath.Abs(name)
+	if err != nil || abs == real {
+		return err
+	}
+	if rel, err := filepath.Rel(sc.store, abs); err != nil || !filepath.IsLocal(rel) {
+		return nil
+	}
+	return fmt.Errorf("%s: a directory above it is a symbolic link, which leads to %s: the program must write there itself: %w", name, real, ErrInvalid)
 }
 
 func notFound(err error) error {

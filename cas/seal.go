@@ -37,7 +37,7 @@ type SealOptions struct {
 // After success path is gone. After a failure everything is as it was. Symlinks
 // that lead out of path, FIFOs, sockets and devices are [ErrInvalid].
 func (s *Store) Seal(ctx context.Context, path string, o SealOptions) (*Added, error) {
-	sc := &scanner{ctx: ctx, seal: true}
+	sc := &scanner{ctx: ctx, seal: true, store: s.dir}
 	root, err := sc.scan(path)
 	if err != nil {
 		return nil, fmt.Errorf("seal: %w", err)
@@ -86,12 +86,11 @@ func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, 
 	})
 	t.count(root, o.progress)
 	defer func() {
+		if err != nil {
+			err = also(err, t.restore(context.WithoutCancel(ctx)))
+		}
 		for _, sf := range t.sealed {
-			if err == nil {
-				sf.close()
-			} else if rerr := sf.restore(context.WithoutCancel(ctx)); rerr != nil {
-				err = also(err, rerr)
-			}
+			sf.close()
 		}
 	}()
 	if err := t.checkSpace(ctx, root, t.copies); err != nil {
@@ -105,6 +104,26 @@ func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, 
 		s.log.Warn("stored, and not removed", "path", root.path(), "error", err)
 	}
 	return added, nil
+}
+
+// restore puts back what was sealed.
+func (t *taker) restore(ctx context.Context) (err error) {
+	if len(t.sealed) == 0 {
+		return nil
+	}
+	a, err := t.b.st.area()
+	if err != nil {
+		return err
+	}
+	defer t.b.st.giveBack(a)
+	for _, sf := range t.sealed {
+		if rerr := sf.restore(ctx, a); err == nil {
+			err = rerr
+		} else {
+			err = also(err, rerr)
+		}
+	}
+	return err
 }
 
 // copies reports whether the file cannot be renamed into the store: it lies on
@@ -140,7 +159,7 @@ func (t *taker) takeFile(ctx context.Context, n *node) error {
 	for i, k := range all {
 		paths[i] = k.path()
 	}
-	sf, err := t.s.seal(ctx, paths)
+	sf, err := t.s.seal(ctx, paths, n.state)
 	if err != nil {
 		return err
 	}
@@ -241,7 +260,7 @@ func (n *node) remove() error {
 			return fmt.Errorf("%s changed after it was stored and was left there: %w", n.path(), ErrChanged)
 		}
 	}
-	if err := os.Remove(n.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := removeName(n.path()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)

@@ -37,10 +37,11 @@ type sealedFile struct {
 	moved  string // where the file is now, "" before rename
 }
 
-// seal opens the inode with the given names under a read lease.
-func (s *Store) seal(ctx context.Context, names []string) (*sealedFile, error) {
+// seal opens the inode with the given names, of which was tells, under a read
+// lease.
+func (s *Store) seal(ctx context.Context, names []string, was fileState) (*sealedFile, error) {
 	sf := &sealedFile{names: names}
-	f, err := openSource(names[0])
+	f, err := openTaken(names[0], was)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +55,25 @@ func (s *Store) seal(ctx context.Context, names []string) (*sealedFile, error) {
 		return nil, err
 	}
 	return sf, nil
+}
+
+// openTaken opens the file at path, which must still be the one of state st.
+func openTaken(path string, st fileState) (*os.File, error) {
+	// Should the name have become a FIFO since it was listed, do not hang.
+	fd, err := openNoLinks(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, noLinksError("open", path, err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	now, err := fstatFile(f)
+	if err == nil && (now.dev != st.dev || now.ino != st.ino) {
+		err = fmt.Errorf("%s: %w", path, errSwapped)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // lease takes sf's lease, waiting for writers that are about to close.
@@ -148,8 +168,9 @@ func (sf *sealedFile) giveUpLease() {
 	sf.f = nil
 }
 
-// rename makes the file the blob at to.
-func (sf *sealedFile) rename(s *Store, to string) error {
+// rename makes the file the blob at to, by way of the staging area, where
+// nobody can give its name to another file.
+func (sf *sealedFile) rename(s *Store, a *stagingArea, to string) error {
 	if sf.f == nil {
 		if err := sf.sealAgain(s); err != nil {
 			return err
@@ -160,28 +181,38 @@ func (sf *sealedFile) rename(s *Store, to string) error {
 		return err
 	}
 	for i, name := range sf.names[1:] {
-		if err := os.Remove(name); err != nil {
+		away := a.path()
+		err := takeAway(name, away, sf.state)
+		if err == nil {
+			err = os.Remove(away)
+		}
+		if err != nil {
 			sf.relink(sf.names[1 : i+1])
-			return fmt.Errorf("seal %s: %w", name, err)
+			return fmt.Errorf("seal: %w", err)
 		}
 	}
-	if err := s.rename(sf.names[0], to); err != nil {
-		sf.relink(sf.names[1:])
-		return fmt.Errorf("seal %s: %w", sf.names[0], err)
+	staged := a.path()
+	err := takeAway(sf.names[0], staged, sf.state)
+	if err == nil {
+		if err = s.rename(staged, to); err == nil {
+			sf.moved = to
+			return nil
+		}
+		err = also(err, putBack(staged, sf.names[0]))
 	}
-	sf.moved = to
-	return nil
+	sf.relink(sf.names[1:])
+	return fmt.Errorf("seal: %w", err)
 }
 
 func (sf *sealedFile) relink(names []string) {
 	for _, name := range names {
-		_ = os.Link(sf.names[0], name)
+		_ = linkBack(sf.names[0], name)
 	}
 }
 
 // sealAgain takes the lease that was given up; since then nothing may have changed.
 func (sf *sealedFile) sealAgain(s *Store) error {
-	again, err := s.seal(context.Background(), sf.names)
+	again, err := s.seal(context.Background(), sf.names, sf.state)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", sf.names[0], err)
 	}
@@ -202,25 +233,32 @@ func (sf *sealedFile) close() {
 }
 
 // restore puts the file back as the program left it, after a failure. What
-// became a blob meanwhile stays one; its place gets a copy.
-func (sf *sealedFile) restore(ctx context.Context) error {
+// became a blob meanwhile stays one; its place gets a copy, made in a.
+func (sf *sealedFile) restore(ctx context.Context, a *stagingArea) error {
 	defer sf.close()
-	var f *os.File
-	var err error
+	f := sf.f
 	if sf.moved != "" {
 		blob, err := os.Open(sf.moved)
 		if err != nil {
 			return err
 		}
 		defer blob.Close()
-		if f, _, err = cloneOrCopy(ctx, blob, sf.names[0], 0o600); err != nil {
+		copied := a.path()
+		if f, _, err = cloneOrCopy(ctx, blob, copied, 0o600); err == nil {
+			defer f.Close()
+			err = putBack(copied, sf.names[0])
+		}
+		if err != nil {
 			return fmt.Errorf("put %s back, its bytes are in %s: %w", sf.names[0], sf.moved, err)
 		}
 		sf.relink(sf.names[1:])
-	} else if f, err = openSource(sf.names[0]); err != nil {
-		return err
+	} else if f == nil {
+		var err error
+		if f, err = openTaken(sf.names[0], sf.state); err != nil {
+			return err
+		}
+		defer f.Close()
 	}
-	defer f.Close()
 	if os.Geteuid() == 0 {
 		_ = f.Chown(int(sf.uid), int(sf.gid))
 	}
