@@ -142,19 +142,25 @@ func makeEmptyDir(dir string) (undo func() error, err error) {
 	if _, err := os.Lstat(dir); err == nil {
 		return nil, fmt.Errorf("a symlink that leads nowhere is in the way: %w", ErrExists)
 	}
-	first := dir // that lacks
-	for {
-		parent := filepath.Dir(first)
-		if _, err := os.Stat(parent); err == nil || parent == first {
+	var parents []string // that lack, lowest first
+	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
+		if _, err := os.Stat(parent); err == nil || parent == filepath.Dir(parent) {
 			break
 		}
-		first = parent
+		parents = append(parents, parent)
+	}
+	undo = func() error {
+		err := removeAll(dir)
+		// Others may have put something into the parents by now.
+		for _, parent := range parents {
+			os.Remove(parent)
+		}
+		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		removeAll(first)
-		return nil, err
+		return nil, also(err, undo())
 	}
-	return func() error { return removeAll(first) }, nil
+	return undo, nil
 }
 
 func removeBelow(dir string) error {

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -339,5 +340,40 @@ func TestCutOffBlobIsNotCheckedOut(t *testing.T) {
 	}
 	if _, err := s.View(ctx, tree); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("view: %v", err)
+	}
+}
+
+// Of two checkouts below a directory that lacks, one that fails leaves the
+// other's files alone.
+func TestFailedCheckoutLeavesWhatIsBeside(t *testing.T) {
+	s, ctx := newTestStore(t), t.Context()
+	good := putFiles(t, s, map[string]string{"a": "good"})
+	bad := putFiles(t, s, map[string]string{"a": "lost", "b": "kept"})
+	if err := os.Remove(s.blobPath(Sum([]byte("lost")))); err != nil {
+		t.Fatal(err)
+	}
+	top := t.TempDir()
+	beside := filepath.Join(top, "new", "deep", "good")
+	other := sync.OnceFunc(func() {
+		if err := s.Checkout(ctx, good, beside, CheckoutOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(top, "new", "deep", "er", "bad")
+	err := s.Checkout(ctx, bad, dir, CheckoutOptions{Progress: func(int64, int64, int64, int64) { other() }})
+	if !errors.Is(err, ErrNotFound) {
+		t.Errorf("checked out: %v", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(beside, "a")); err != nil || string(b) != "good" {
+		t.Errorf("the other checkout: %q, %v", b, err)
+	}
+	if ents, err := os.ReadDir(filepath.Join(top, "new", "deep")); err != nil || len(ents) != 1 {
+		t.Errorf("left behind: %v, %v", ents, err)
+	}
+	if err := s.Checkout(ctx, bad, filepath.Join(top, "x", "y", "z"), CheckoutOptions{}); err == nil {
+		t.Error("checked out")
+	}
+	if ents, err := os.ReadDir(top); err != nil || len(ents) != 1 {
+		t.Errorf("left behind: %v, %v", ents, err)
 	}
 }
