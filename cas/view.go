@@ -122,8 +122,14 @@ func (s *Store) viewFile(ctx context.Context, e Entry, root, path string) error 
 	return f.Chmod(mode)
 }
 
-// removeAll removes a directory whose directories may be read-only.
+// removeAll removes a directory whose directories may be read-only. Root needs
+// no modes changed, and changes none: in what another user owns, a name may
+// become a link to anywhere at any moment, which [os.RemoveAll] does not follow.
 func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
 	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
 			os.Chmod(path, 0o755)
