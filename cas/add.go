@@ -66,6 +66,11 @@ func (s *Store) AddPath(ctx context.Context, path string, o AddOptions) (*Added,
 	if o.Move {
 		return s.take(ctx, root, takeOptions{verb: "move", as: o.As, attrs: o.Attrs, progress: o.Progress})
 	}
+	if o.Reference {
+		if err := checkReferable(root); err != nil {
+			return nil, err
+		}
+	}
 	b, err := s.newBatch()
 	if err != nil {
 		return nil, err

@@ -142,6 +142,20 @@ func TestAddReference(t *testing.T) {
 	}
 }
 
+// A reference to a path that its record cannot hold would lead nowhere.
+func TestAddReferenceWithoutText(t *testing.T) {
+	s := addStore(t)
+	dir := t.TempDir()
+	writeFiles(t, dir, map[string]string{"sub/\xff.bin": "bytes"})
+	_, err := s.AddPath(t.Context(), dir, AddOptions{Reference: true})
+	if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), `\xff.bin`) {
+		t.Errorf("added: %v", err)
+	}
+	if a := mustAdd(t, s, dir, AddOptions{}); contents(t, s, a.Tree)["sub/\xff.bin"] != "bytes" {
+		t.Error("a copy cannot be read")
+	}
+}
+
 func TestAddFSWithBadLink(t *testing.T) {
 	s := addStore(t)
 	_, err := s.AddFS(t.Context(), fstest.MapFS{"d/l": {Mode: os.ModeSymlink, Data: []byte("../../x")}}, AddOptions{})

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,17 @@ type pendingReference struct {
 	digest Digest
 	path   string // absolute
 	state  fileState
+}
+
+// checkReferable refuses what a record of references, which is JSON, cannot
+// hold: a path that is no text would lead nowhere afterwards.
+func checkReferable(root *node) (err error) {
+	root.files(func(n *node) {
+		if err == nil && !utf8.ValidString(n.path()) {
+			err = fmt.Errorf("add %q: a file whose path is no UTF-8 cannot be referred to: rename it, or store a copy (without --reference): %w", n.path(), ErrInvalid)
+		}
+	})
+	return err
 }
 
 // refer makes the batch record that the file at path holds the blob d.

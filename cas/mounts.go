@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,8 +65,8 @@ func (s *Store) RegisterMount(ctx context.Context, m Mount) (*Registration, erro
 	if why := badComponent(m.ID); why != "" {
 		return nil, fmt.Errorf("register mount %q: its id %s: %w", m.ID, why, ErrInvalid)
 	}
-	if !filepath.IsAbs(m.Dir) {
-		return nil, fmt.Errorf("register mount %s: %q is not an absolute path: %w", m.ID, m.Dir, ErrInvalid)
+	if !filepath.IsAbs(m.Dir) || !utf8.ValidString(m.Dir) {
+		return nil, fmt.Errorf("register mount %s: %q is not an absolute path in UTF-8: %w", m.ID, m.Dir, ErrInvalid)
 	}
 	if m.Host == "" {
 		m.Host, m.BootID = host.name, host.boot
