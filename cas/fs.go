@@ -193,7 +193,11 @@ func (f *treeFS) ReadFile(name string) ([]byte, error) {
 	}
 	defer b.Close()
 	p := make([]byte, e.Size)
-	if _, err := io.ReadFull(b, p); err != nil {
+	_, err = io.ReadFull(b, p)
+	if cerr := b.Check(); cerr != nil { // says more than that it became shorter
+		err = cerr
+	}
+	if err != nil {
 		return nil, &fs.PathError{Op: "read", Path: name, Err: err}
 	}
 	return p, nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 )
 
 // referencedFile is a file outside the store, as it was when it was hashed.
@@ -109,7 +110,8 @@ func (s *Store) openReference(d Digest) (*Blob, error) {
 	var first error
 	for i := range r.Files {
 		ref := &r.Files[i]
-		f, err := os.Open(ref.Path)
+		// Should the name have become a FIFO, do not hang.
+		f, err := os.OpenFile(ref.Path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if err == nil {
 			if err = ref.check(f); err == nil {
 				return &Blob{File: f, size: ref.Size, digest: d, reference: ref}, nil

@@ -1,13 +1,19 @@
 package cas
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestReference(t *testing.T) {
@@ -123,5 +129,66 @@ func TestEqualFilesAreAllReferences(t *testing.T) {
 	r, err := s.readReference(Sum([]byte("the same")))
 	if err != nil || len(r.Files) != maxReferenced {
 		t.Errorf("%d of %d files are remembered, %v", len(r.Files), maxReferenced, err)
+	}
+}
+
+// A name that became a FIFO must not hang whoever opens the blob, such as a
+// mount, until somebody writes into it.
+func TestReferenceThatBecameAFIFO(t *testing.T) {
+	s := newCoreStore(t)
+	path := filepath.Join(t.TempDir(), "data")
+	writeFiles(t, filepath.Dir(path), map[string]string{"data": "bytes"})
+	added := mustAdd(t, s, path, AddOptions{Reference: true})
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan error, 1)
+	go func() {
+		_, err := s.OpenBlob(context.Background(), added.Digest)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), path) {
+			t.Errorf("opened: %v", err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it hangs")
+	}
+}
+
+// Bytes of a referenced file that is written to meanwhile are neither the old
+// ones nor the new.
+func TestReadFileOfReferenceThatChanges(t *testing.T) {
+	s := newCoreStore(t)
+	dir := t.TempDir()
+	for i := range 100 {
+		path := filepath.Join(dir, fmt.Sprint(i))
+		was := bytes.Repeat([]byte{byte(i)}, 4<<20)
+		if err := os.WriteFile(path, was, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		added := mustAdd(t, s, path, AddOptions{Reference: true})
+		fsys, err := s.FS(t.Context(), added.Tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			f.WriteAt([]byte("changed"), int64(len(was)-7))
+		}()
+		if got, err := fs.ReadFile(fsys, fmt.Sprint(i)); err == nil && !bytes.Equal(got, was) {
+			t.Errorf("the changed bytes were handed out as %s", added.Digest)
+		} else if err != nil && !errors.Is(err, ErrChanged) {
+			t.Error(err)
+		}
+		<-done
+		f.Close()
+		os.Remove(path)
 	}
 }
