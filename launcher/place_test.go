@@ -148,30 +148,38 @@ func TestNoMountInputsAreCopies(t *testing.T) {
 }
 
 func TestReferenceChangedDuringRun(t *testing.T) {
-	c := shell(t, `cat {in.data} > {out.model}; echo more >> "$MARKS/ref.txt"`)
-	ref := filepath.Join(c.marks(), "ref.txt")
-	if err := os.WriteFile(ref, []byte("data\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s, err := cas.Open(t.Context(), c.Store, cas.Options{Create: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	added, err := s.AddPath(t.Context(), ref, cas.AddOptions{Reference: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, _, err := s.Publish(t.Context(), "data", added.Tree, cas.PublishOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	c.Stage.Inputs = []stages.Input{{Name: "data", Ref: "data"}}
-	_, _, err = c.run(t)
-	if !errors.Is(err, cas.ErrChanged) {
-		t.Fatalf("got %v, want the change to be seen", err)
-	}
-	wantText(t, err.Error(), "input data", "nothing is published")
-	if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.Failed {
-		t.Errorf("runs: %+v", rs)
+	for _, use := range []string{"input data", "standard input"} {
+		t.Run(use, func(t *testing.T) {
+			c := shell(t, `cat {in.data} > {out.model}; echo more >> "$MARKS/ref.txt"`)
+			c.Stage.Inputs = []stages.Input{{Name: "data", Ref: "data"}}
+			if use == "standard input" {
+				c.Stage.Command[0] = `cat > {out.model}; echo more >> "$MARKS/ref.txt"`
+				c.Stage.Inputs, c.Stage.Stdin = nil, "data"
+			}
+			ref := filepath.Join(c.marks(), "ref.txt")
+			if err := os.WriteFile(ref, []byte("data\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s, err := cas.Open(t.Context(), c.Store, cas.Options{Create: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			added, err := s.AddPath(t.Context(), ref, cas.AddOptions{Reference: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := s.Publish(t.Context(), "data", added.Tree, cas.PublishOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			res, _, err := c.run(t)
+			if !errors.Is(err, cas.ErrChanged) {
+				t.Fatalf("got %+v, %v, want the change to be seen", res, err)
+			}
+			wantText(t, err.Error(), use, "nothing is published")
+			if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.Failed {
+				t.Errorf("runs: %+v", rs)
+			}
+		})
 	}
 }

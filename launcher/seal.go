@@ -344,5 +344,12 @@ func (r *run) checkReferences(ctx context.Context) error {
 			return fmt.Errorf("input %s: %w: nothing is published", in.Name, err)
 		}
 	}
-	return nil
+	if r.p.StdinBlob.IsZero() {
+		return nil
+	}
+	b, err := r.s.OpenBlob(ctx, r.p.StdinBlob)
+	if err != nil {
+		return fmt.Errorf("standard input: %w: nothing is published", err)
+	}
+	return b.Close()
 }
