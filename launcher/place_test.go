@@ -183,3 +183,39 @@ func TestReferenceChangedDuringRun(t *testing.T) {
 		})
 	}
 }
+
+// What the command reads stays while it runs, as its inputs do.
+func TestStandardInputIsKept(t *testing.T) {
+	c := shell(t, `: > "$MARKS/started"; until [ -e "$MARKS/go" ]; do sleep 0.05; done; cat > {out.model}`)
+	s, err := cas.Open(t.Context(), c.Store, cas.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	added, err := s.AddReader(t.Context(), strings.NewReader("text\n"), "a", cas.AddOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Publish(t.Context(), "data", added.Tree, cas.PublishOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	added.Release()
+	c.Stage.Stdin = "data"
+	ch := c.start(t)
+	waitFor(t, "the command", func() bool { _, err := os.Stat(filepath.Join(c.marks(), "started")); return err == nil })
+	if err := s.RemoveVersions(t.Context(), "data", []int{1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Collect(t.Context(), cas.CollectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !s.HasBlob(cas.Sum([]byte("text\n"))) {
+		t.Error("the standard input was collected while the command ran")
+	}
+	if err := os.WriteFile(filepath.Join(c.marks(), "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if code := ch.wait(t); code != 0 {
+		t.Errorf("exit status %d:\n%s", code, ch.stderr.String())
+	}
+}

@@ -192,6 +192,9 @@ func (r *run) pinInputs(ctx context.Context) error {
 	for _, in := range r.p.In {
 		trees = append(trees, in.Tree)
 	}
+	if !r.p.StdinTree.IsZero() {
+		trees = append(trees, r.p.StdinTree)
+	}
 	var err error
 	r.pin, err = r.s.Pin(ctx, holderPrefix+r.id, trees...)
 	return err

@@ -24,33 +24,37 @@ func Bind(ctx context.Context, s *cas.Store, p Project, st Stage) (*Plan, error)
 		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
 	}
 	plan.normalize()
-	for _, in := range plan.Inputs {
-		b, err := bindInput(ctx, s, p, in)
-		if err != nil {
-			return nil, fmt.Errorf("stage %s: input %s: %w", st.Name, in.Name, err)
-		}
-		plan.In = append(plan.In, b)
-	}
-	if err := plan.checkMeta(); err != nil {
-		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
-	}
-	if err := plan.bindStdin(ctx, s); err != nil {
-		return nil, fmt.Errorf("stage %s: standard input: %w", st.Name, err)
-	}
-	c := newCode(plan, s.Dir())
-	if err := c.find(); err != nil {
-		plan.Release()
-		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
-	}
-	plan.CodeFile, plan.Warnings = c.sorted(), c.warnings
-	plan.bindEnv()
-	if err := plan.runTools(ctx); err != nil {
+	if err := plan.bind(ctx, s); err != nil {
 		plan.Release()
 		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
 	}
 	plan.Preimage = plan.preimage()
 	plan.Key = plan.Preimage.Key()
 	return plan, nil
+}
+
+// bind looks up what the key depends on.
+func (p *Plan) bind(ctx context.Context, s *cas.Store) error {
+	for _, in := range p.Inputs {
+		b, err := p.bindInput(ctx, s, in)
+		if err != nil {
+			return fmt.Errorf("input %s: %w", in.Name, err)
+		}
+		p.In = append(p.In, b)
+	}
+	if err := p.checkMeta(); err != nil {
+		return err
+	}
+	if err := p.bindStdin(ctx, s); err != nil {
+		return fmt.Errorf("standard input: %w", err)
+	}
+	c := newCode(p, s.Dir())
+	if err := c.find(); err != nil {
+		return err
+	}
+	p.CodeFile, p.Warnings = c.sorted(), c.warnings
+	p.bindEnv()
+	return p.runTools(ctx)
 }
 
 // normalize brings what was declared into one form: paths clean, lists sorted.
@@ -83,8 +87,8 @@ func (p *Plan) normalize() {
 
 // bindInput turns what a REF means into a tree. A file inside a tree becomes a
 // tree of its own with that one entry.
-func bindInput(ctx context.Context, s *cas.Store, p Project, in Input) (BoundInput, error) {
-	t, err := Resolve(ctx, s, p, in.Ref)
+func (p *Plan) bindInput(ctx context.Context, s *cas.Store, in Input) (BoundInput, error) {
+	t, err := Resolve(ctx, s, p.Project, in.Ref)
 	if err != nil {
 		return BoundInput{}, err
 	}
@@ -92,7 +96,7 @@ func bindInput(ctx context.Context, s *cas.Store, p Project, in Input) (BoundInp
 	if t.WorkDir != "" {
 		return b, usagef("%s is a work directory, which may still change: add what you need of it first (curi add %s --name NAME)", in.Ref, shellWord(t.WorkDir))
 	}
-	if b.Tree, err = t.root(ctx, s); err != nil {
+	if b.Tree, err = p.root(ctx, s, t); err != nil {
 		return b, err
 	}
 	root, err := s.Tree(ctx, b.Tree)
@@ -110,9 +114,9 @@ func bindInput(ctx context.Context, s *cas.Store, p Project, in Input) (BoundInp
 	return b, nil
 }
 
-// root returns the target as a root tree, storing one where the target is a
-// file or a directory inside another tree.
-func (t Target) root(ctx context.Context, s *cas.Store) (cas.Digest, error) {
+// root returns a target as a root tree. One of its own is stored, until
+// Release, where the target is a file inside another tree.
+func (p *Plan) root(ctx context.Context, s *cas.Store, t Target) (cas.Digest, error) {
 	if t.Path == "" && !t.Tree.IsZero() {
 		return t.Tree, nil
 	}
@@ -140,11 +144,12 @@ func (t Target) root(ctx context.Context, s *cas.Store) (cas.Digest, error) {
 	}
 	// The file's metadata becomes that of the tree which stands for it.
 	root := &cas.Tree{Single: true, Attrs: e.Attrs, Entries: []cas.Entry{e}}
-	d, err := s.PutTree(ctx, root)
+	added, err := s.AddTree(ctx, root)
 	if err != nil {
 		return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
 	}
-	return d, nil
+	p.release = append(p.release, added.Release)
+	return added.Tree, nil
 }
 
 func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
@@ -161,7 +166,7 @@ func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
 			return err
 		}
 		p.release = append(p.release, added.Release)
-		p.StdinBlob, p.StdinFrom = added.Digest, "-"
+		p.StdinTree, p.StdinBlob, p.StdinFrom = added.Tree, added.Digest, "-"
 		return nil
 	}
 	t, err := Resolve(ctx, s, p.Project, p.Stdin)
@@ -172,5 +177,6 @@ func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
 		return usagef("%s is no single file: name one inside it (%s/FILE)", p.Stdin, p.Stdin)
 	}
 	p.StdinBlob, p.StdinFrom = t.Blob, t.Name
-	return nil
+	p.StdinTree, err = p.root(ctx, s, t)
+	return err
 }

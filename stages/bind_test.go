@@ -192,3 +192,31 @@ func TestBoundInputs(t *testing.T) {
 		t.Errorf("bound %v", names)
 	}
 }
+
+// A collection between the look-up and the run must not take the tree that was
+// made for a file inside another one, nor what was read from standard input.
+func TestWhatBindStoredIsKept(t *testing.T) {
+	s := newStore(t)
+	addText(t, s, "digits", "digits.csv", "1,2")
+	dir := t.TempDir()
+	plan := bind(t, s, Project{Name: "p", Dir: dir}, Stage{Name: "train", Dir: dir, Command: []string{"cat"},
+		Inputs: []Input{{Name: "file", Ref: "digits/digits.csv"}}, Stdin: "digits/digits.csv"})
+	whole, err := s.Version(t.Context(), "digits", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := plan.In[0].Tree
+	if _, err := s.Collect(t.Context(), cas.CollectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if !s.HasTree(made) || !s.HasTree(plan.StdinTree) {
+		t.Errorf("collected: the input %v, the standard input %v", !s.HasTree(made), !s.HasTree(plan.StdinTree))
+	}
+	plan.Release()
+	if _, err := s.Collect(t.Context(), cas.CollectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if s.HasTree(made) || !s.HasTree(whole.Tree) {
+		t.Errorf("after Release: the input is there: %v; the artifact: %v", s.HasTree(made), s.HasTree(whole.Tree))
+	}
+}

@@ -16,6 +16,7 @@ type Plan struct {
 	Tool      []ToolResult
 	EnvBound  []BoundEnv // sorted by name
 	StdinBlob cas.Digest // what the command reads; zero: nothing (/dev/null)
+	StdinTree cas.Digest // a tree with that blob, for a pin; zero without one
 	StdinFrom string     // where it came from, for people
 	Preimage  Preimage
 	Key       Key
@@ -31,8 +32,9 @@ type BoundEnv struct {
 }
 
 // Release lets go of what Bind stored for the plan (what was read from
-// standard input). Until then it cannot be collected. Call it when the run
-// has pins of its own; the end of the process does it too.
+// standard input, a tree for a file inside another tree). Until then it cannot
+// be collected. Call it when the run has pins of its own; the end of the
+// process does it too.
 func (p *Plan) Release() {
 	for _, f := range p.release {
 		f()
