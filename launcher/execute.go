@@ -172,7 +172,7 @@ func (r *run) watchMount() (dead chan struct{}, stop func()) {
 		for {
 			select {
 			case <-t.C:
-				if !r.mount.alive(ctx, r.s) {
+				if !r.mount.alive() {
 					close(dead)
 					return
 				}
@@ -273,7 +273,7 @@ func (r *run) judge(out outcome, ended *exit, timedOut, killed bool) outcome {
 
 // mountServes reports whether the run's mount, if it has one, still serves.
 func (r *run) mountServes() bool {
-	return r.mount == nil || r.mount.alive(context.Background(), r.s)
+	return r.mount == nil || r.mount.alive()
 }
 
 // exitTrouble is the documented status of trouble with the store or a mount;

@@ -305,17 +305,7 @@ func (e *execution) startCurifs(ctx context.Context, dir string) (cas.Mount, err
 	return reply.Mount, nil
 }
 
-// alive reports whether the mount still serves the store: its server is
-// registered and answers, and nothing else is mounted there.
-func (h *heldMount) alive(ctx context.Context, s *cas.Store) bool {
-	live, _, err := s.Mounts(ctx)
-	if err != nil {
-		return true // the registry is in trouble, which is not the mount's
-	}
-	for _, m := range live {
-		if m.ID == h.ID {
-			return !deadMount(h.Dir)
-		}
-	}
-	return false
-}
+// alive reports whether the mount still serves: its server answers, and nothing
+// else is mounted there. That is the kernel's to say: the registration is a file
+// of the store, whose filesystem may be in trouble without the mount being so.
+func (h *heldMount) alive() bool { return h.Reachable() && !deadMount(h.Dir) }

@@ -164,6 +164,27 @@ func TestMountDiesAndCommandFails(t *testing.T) {
 	}
 }
 
+// A registration that cannot be read does not end a run of hours: the mount
+// serves all the same.
+func TestRegistrationIsDamagedDuringRun(t *testing.T) {
+	c := shell(t, "echo x > {out.model}; echo started; while [ ! -e $MARKS/go ]; do sleep 0.05; done").mounted(t)
+	ch := c.start(t)
+	ch.stdout.await(t, "started")
+	names, err := filepath.Glob(filepath.Join(c.Store, "mounts", "*.json"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("registrations: %v, %v", names, err)
+	}
+	if err := os.WriteFile(names[0], []byte("no JSON"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(c.marks(), "go"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := ch.wait(t); got != 0 {
+		t.Errorf("exit status %d; it said:\n%s", got, ch.stderr.String())
+	}
+}
+
 // killMount starts c, kills the server of its mount, lets the command end and
 // returns what was said.
 func (c call) killMount(t *testing.T, want int) string {
