@@ -10,18 +10,10 @@ import (
 	"github.com/curi-store/curi/stages"
 )
 
-// torchrunFlags are the options of torchrun that take no value. All others
-// do, so that what follows the script is never taken for torchrun's.
-var torchrunFlags = map[string]bool{
-	"standalone": true, "m": true, "module": true, "no-python": true, "run-path": true,
-	"virtual-local-rank": true, "use-env": true, "h": true, "help": true,
-}
-
 // torchrunOptions returns the options that torchrun itself gets, with '-' for
 // '_' and without leading dashes; ok is false if argv runs no torchrun. A
 // shell text is searched too, word by word.
 func torchrunOptions(argv []string) (options map[string]string, ok bool) {
-	options = map[string]string{}
 	words := argv
 	if len(argv) == 3 && argv[0] == "/bin/sh" && argv[1] == "-c" {
 		words = strings.Fields(argv[2])
@@ -35,25 +27,9 @@ func torchrunOptions(argv []string) (options map[string]string, ok bool) {
 		}
 	}
 	if start < 0 {
-		return options, false
+		return nil, false
 	}
-	for i := start; i < len(words); i++ {
-		w := words[i]
-		if !strings.HasPrefix(w, "-") || w == "-" || w == "--" {
-			break // the script
-		}
-		name, value, assigned := strings.Cut(strings.TrimLeft(w, "-"), "=")
-		name = strings.ReplaceAll(name, "_", "-")
-		switch {
-		case assigned || torchrunFlags[name]:
-		case !strings.HasPrefix(w, "--") && len(name) > 1: // -t3
-			name, value = name[:1], name[1:]
-		case i+1 < len(words):
-			i++
-			value = words[i]
-		}
-		options[name] = value
-	}
+	options, _ = stages.TorchrunOptions(words[start:])
 	return options, true
 }
 

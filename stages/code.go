@@ -81,7 +81,10 @@ func (p *Plan) ChangedCode() []string {
 }
 
 // add keys a file; ok is false if it is no file of the project.
-func (c *code) add(file string) (ok bool, err error) {
+func (c *code) add(file string) (ok bool, err error) { return c.addScript(file, false) }
+
+// addScript keys a file that may be Python source without looking like it.
+func (c *code) addScript(file string, python bool) (ok bool, err error) {
 	rel, ok := c.inProject(file)
 	if !ok {
 		return false, nil
@@ -89,7 +92,7 @@ func (c *code) add(file string) (ok bool, err error) {
 	if _, done := c.files[rel]; done {
 		return true, nil
 	}
-	if strings.HasSuffix(rel, ".py") || pythonScript(file) {
+	if python || strings.HasSuffix(rel, ".py") || strings.HasSuffix(rel, ".pyw") || pythonScript(file) {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			return false, fmt.Errorf("read the code %s: %w", rel, err)

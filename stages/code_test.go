@@ -109,6 +109,8 @@ func TestCodeWarnings(t *testing.T) {
 		{"a file elsewhere behind '='", "data.csv is neither", Stage{Command: []string{"x", "--data=" + filepath.Join(other, "data.csv")}}},
 		{"a directory", "conf is neither", Stage{Command: []string{"x", "--conf", "conf"}}},
 		{"a module that is not there", "module no.such was not found", Stage{Command: []string{"python", "-m", "no.such"}}},
+		{"a module that is not there, behind torchrun's options", "module no.such was not found", Stage{Command: []string{"torchrun", "--module", "--standalone", "no.such"}}},
+		{"another program's -m", "", Stage{Command: []string{"x", "-m", "--fast", "resnet"}}},
 		{"the program", "", Stage{Command: []string{"/bin/cat"}}},
 		{"a program of the system", "", Stage{Command: []string{"env", "/bin/cat"}}},
 		{"a device", "", Stage{Command: []string{"x", "/dev/null"}}},

@@ -29,8 +29,14 @@ func TestCodeBehindWords(t *testing.T) {
 		"env/pyvenv.cfg":       "",
 		"env/bin/torchrun":     "#!/usr/bin/env python3\n",
 		"linked/conf/deep.yml": "",
+		"bin/plain":            "import lib.data\n",
+		"window.pyw":           "import lib.data\n",
+		"alone.py":             "import sub.near\n",
+		"vendor/own/mod.py":    "",
+		"conf.yml":             "",
+		"env/bin/python":       "",
 	})
-	for _, f := range []string{"bin/trainer", "env/bin/torchrun"} {
+	for _, f := range []string{"bin/trainer", "env/bin/torchrun", "env/bin/python"} {
 		if err := os.Chmod(filepath.Join(dir, f), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -62,9 +68,25 @@ func TestCodeBehindWords(t *testing.T) {
 		"given PATH":           {Stage{Command: []string{"trainer"}, Env: []EnvVar{{"PATH", new(filepath.Join(dir, "bin"))}}}, append([]string{"bin/trainer"}, lib...)},
 		"of an environment":    {Stage{Command: []string{"torchrun", "train.py"}, Environ: path}, append(slices.Clone(lib), "train.py")},
 		"a glob at a link":     {Stage{Command: []string{"true"}, Code: []string{"conf/**"}}, []string{"conf/deep.yml"}},
+		"by its path":          {Stage{Command: []string{"env/bin/python", "train.py"}}, append(slices.Clone(lib), "train.py")},
+		"-m joined":            {Stage{Command: []string{"python", "-mlib.data"}}, lib},
+		"-um":                  {Stage{Command: []string{"python3", "-um", "lib.data"}}, lib},
+		"-m of no Python":      {Stage{Command: []string{"tar", "-xm", "alone", "-mlib.data"}}, nil},
+		"a module at the top, behind torchrun's options": {Stage{Command: []string{"torchrun", "-m", "--nproc_per_node", "2", "alone", "-m", "resnet"}},
+			[]string{"alone.py", "sub/near.py"}},
+		"a script without .py":           {Stage{Command: []string{"python", "-u", "bin/plain", "--mode", "fast"}}, append([]string{"bin/plain"}, lib...)},
+		"torchrun of one":                {Stage{Command: []string{"torchrun", "--nproc_per_node=2", "bin/plain"}}, append([]string{"bin/plain"}, lib...)},
+		".pyw":                           {Stage{Command: []string{"python", "window.pyw"}}, append(slices.Clone(lib), "window.pyw")},
+		"behind a second '='":            {Stage{Command: []string{"x", "--set=conf=conf.yml"}}, []string{"conf.yml"}},
+		"env PYTHONPATH":                 {Stage{Command: []string{"env", "PYTHONPATH=/nowhere:vendor", "python", "-m", "own.mod"}}, []string{"vendor/own/mod.py"}},
+		"shell, PYTHONPATH":              {Stage{Shell: true, Command: []string{`export PYTHONPATH="$PWD/vendor:$PYTHONPATH"; python -m own.mod`}}, []string{"vendor/own/mod.py"}},
+		"shell, two modules":             {Stage{Shell: true, Command: []string{"python alone.py && python -m lib.data"}}, append([]string{"alone.py"}, append(slices.Clone(lib), "sub/near.py")...)},
+		"shell, options behind 2>&1":     {Stage{Shell: true, Command: []string{"python alone.py 2>&1 -m lib.data"}}, []string{"alone.py", "sub/near.py"}},
+		"shell, a program found by PATH": {Stage{Shell: true, Command: []string{"cd sub && A=1 trainer"}, Environ: path}, append([]string{"bin/trainer"}, lib...)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, warnings, err := findCode(t, dir, c.stage)
+			slices.Sort(c.want)
 			if err != nil || !slices.Equal(got, c.want) {
 				t.Errorf("code: %v (%v)\n want %v", got, err, c.want)
 			}

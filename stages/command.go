@@ -13,29 +13,82 @@ import (
 // after '=', that is a file of the project, and the module behind -m.
 func (c *code) command() error {
 	words := c.words()
-	script := false // a Python file was named: later options are its own
+	var of wordsOf
 	for i, word := range words {
-		if name, ok := moduleOption(words, i); ok && !script {
-			found, err := c.module(name, words[i+1:])
+		if word == nextCommand {
+			of = wordsOf{}
+			continue
+		}
+		if name, ok := moduleOption(words, i, of.python); ok && !of.script {
+			found, err := c.module(name, words[i+1:], of.starter)
 			if err != nil {
 				return err
 			}
-			script = found
+			of.script = found
 			continue
 		}
 		if i > 0 && words[i-1] == "cd" && c.enter(word) {
 			continue
 		}
-		file, err := c.argument(word, i == 0)
+		if dirs, ok := strings.CutPrefix(word, "PYTHONPATH="); ok {
+			c.addPythonPath(dirs)
+			continue
+		}
+		file, err := c.argument(word, i == 0, of.python && !of.script)
+		if err == nil && file == "" && i > 0 && !of.begun && !strings.ContainsRune(word, '/') {
+			file, err = c.inPath(word)
+		}
 		if err != nil {
 			return err
 		}
 		if c.isPython(file) {
-			script = true
+			of.script = true
 			c.addScriptRoots(file)
 		}
+		of.note(word)
 	}
 	return nil
+}
+
+// wordsOf is what the words before say of a command; a shell text has several.
+type wordsOf struct {
+	begun   bool // the program was named
+	python  bool // it is Python, or starts Python
+	starter bool // it is torchrun or like it: --module is a flag
+	script  bool // a Python file or module was named: later options are its own
+}
+
+var assignment = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+
+func (of *wordsOf) note(word string) {
+	base := filepath.Base(word)
+	of.begun = of.begun || !assignment.MatchString(word)
+	of.starter = of.starter || slices.Contains(pythonStarters, base) || slices.Contains(launchModules, word)
+	of.python = of.python || of.starter || pythonName.MatchString(base)
+}
+
+// pythonStarters run a Python file or module that they are told of.
+var pythonStarters = []string{"torchrun", "faketorchrun", "accelerate", "deepspeed", "ipython"}
+
+// addPythonPath looks for modules where the command itself says that Python is
+// to look (env PYTHONPATH=lib python -m …).
+func (c *code) addPythonPath(dirs string) {
+	for _, d := range filepath.SplitList(dirs) {
+		for _, pwd := range []string{"$PWD", "${PWD}"} {
+			if rest, ok := strings.CutPrefix(d, pwd); ok && (rest == "" || rest[0] == '/') {
+				d = "." + rest
+			}
+		}
+		if d == "" || strings.ContainsAny(d, "\x00$") {
+			continue
+		}
+		for _, base := range c.bases {
+			if filepath.IsAbs(d) {
+				base = ""
+			}
+			c.addRoot(filepath.Join(base, d))
+		}
+	}
 }
 
 // enter looks for what follows in the directory of a shell's cd, too; it
@@ -104,6 +157,10 @@ func inlineText(command []string, i int) (shell, python bool) {
 // for Python inside a text for a shell begin a line.
 var inShellText = strings.NewReplacer("'", "\n", `"`, "\n", "(", " ", ")", " ")
 
+// nextCommand stands between the words of a shell text where another command
+// begins; it is no path.
+const nextCommand = "\x00;"
+
 // words are the elements of the command as text; of a shell text, roughly its
 // words. An element with a placeholder is no path of the caller's. What Python
 // text in the command imports is noted.
@@ -126,9 +183,10 @@ func (c *code) words() []string {
 		switch {
 		case c.plan.Shell || shell:
 			c.imports[""] = append(c.imports[""], parseImports([]byte(inShellText.Replace(text.String())))...)
-			words = append(words, strings.FieldsFunc(text.String(), func(r rune) bool {
-				return strings.ContainsRune(" \t\r\n;|&<>()\"'`", r)
-			})...)
+			if shell {
+				words = append(words, nextCommand)
+			}
+			words = append(words, shellWords(text.String())...)
 		case python:
 			c.imports[""] = append(c.imports[""], parseImports([]byte(text.String()))...)
 			words = append(words, "\x00") // its words are no paths
@@ -139,32 +197,62 @@ func (c *code) words() []string {
 	return words
 }
 
+// shellWords splits a shell text roughly into words, without quotes.
+func shellWords(text string) []string {
+	var words []string
+	var word strings.Builder
+	end := func() {
+		if word.Len() > 0 {
+			words = append(words, word.String())
+			word.Reset()
+		}
+	}
+	for i, r := range text {
+		switch {
+		case r == '\'' || r == '"':
+		case strings.ContainsRune(" \t\r<>", r), r == '&' && i > 0 && strings.IndexByte("<>", text[i-1]) >= 0: // 2>&1
+			end()
+		case strings.ContainsRune("\n;|&()`", r):
+			end()
+			words = append(words, nextCommand)
+		default:
+			word.WriteRune(r)
+		}
+	}
+	end()
+	return words
+}
+
 // argument keys what an element names, and warns of a path that is not keyed.
-// It returns the absolute path of a keyed file.
-func (c *code) argument(word string, program bool) (string, error) {
-	_, value, assigned := strings.Cut(word, "=")
-	for _, text := range []string{word, value} {
+// It returns the absolute path of a keyed file. script says that Python runs
+// the file, whatever its name is.
+func (c *code) argument(word string, program, script bool) (string, error) {
+	texts := []string{word}
+	for rest, ok := word, true; ok; {
+		if _, rest, ok = strings.Cut(rest, "="); ok {
+			texts = append(texts, rest)
+		}
+	}
+	for i, text := range texts {
 		if text == "" || strings.ContainsRune(text, 0) || strings.HasPrefix(text, "-") {
 			continue
 		}
 		if program && !strings.ContainsRune(text, '/') {
-			if text == word && !assigned {
+			if len(texts) == 1 {
 				return c.inPath(text)
 			}
 			continue
 		}
 		path, info := c.stat(text)
 		if info == nil {
-			if text == word && assigned {
-				continue
-			}
-			return "", nil
+			continue
 		}
 		if c.known(path) {
 			return "", nil
 		}
 		if info.Mode().IsRegular() {
-			if ok, err := c.add(path); ok || err != nil {
+			ok, err := c.addScript(path, script && i == 0 && filepath.Ext(path) == "")
+			if ok || err != nil {
 				return path, err
 			}
 		}
@@ -193,7 +281,7 @@ func (c *code) inPath(name string) (string, error) {
 		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			continue
 		}
-		if installed(dir) || c.known(file) {
+		if c.known(file) {
 			return "", nil
 		}
 		ok, err := c.add(file)
@@ -217,7 +305,8 @@ func installed(dir string) bool {
 
 // known reports whether a path is neither keyed nor warned of: an output is
 // written there (what an earlier try left is no code), or it is a device, a
-// program of the system (--tool keys its version) or the directory itself.
+// program of the system or of an environment (--tool keys its version) or the
+// directory itself.
 func (c *code) known(path string) bool {
 	for _, dir := range []string{"/dev", "/proc", "/sys", "/bin", "/sbin", "/usr/bin", "/usr/sbin"} {
 		if _, ok := below(dir, path); ok {
@@ -235,19 +324,28 @@ func (c *code) known(path string) bool {
 			}
 		}
 	}
-	rel, ok := relativeTo(c.plan.Dir, path)
-	return ok && rel == "."
+	if rel, ok := relativeTo(c.plan.Dir, path); ok && rel == "." {
+		return true
+	}
+	return installed(filepath.Dir(path))
 }
 
 var moduleName = regexp.MustCompile(`^[\pL_][\pL\pN_]*(\.[\pL_][\pL\pN_]*)*$`)
 
-// moduleOption returns what stands behind -m or --module at words[i]. With
-// torchrun it is a flag, and further options may stand between.
-func moduleOption(words []string, i int) (string, bool) {
+// pythonModule matches the -m of Python itself, alone or behind other letters,
+// and the name where it is joined to it.
+var pythonModule = regexp.MustCompile(`^-[bBdEhiIOPqsSuvVx?]*m(.*)$`)
+
+// moduleOption returns what stands behind -m or --module at words[i]; python
+// says that the word is one of Python's. With torchrun it is a flag, and
+// further options may stand between.
+func moduleOption(words []string, i int, python bool) (string, bool) {
 	if name, ok := strings.CutPrefix(words[i], "--module="); ok {
 		return name, true
 	}
-	if words[i] != "-m" && words[i] != "--module" || i+1 >= len(words) {
+	if m := pythonModule.FindStringSubmatch(words[i]); python && m != nil && m[1] != "" {
+		return m[1], true
+	} else if words[i] != "-m" && words[i] != "--module" && (!python || m == nil) || i+1 >= len(words) {
 		return "", false
 	}
 	return words[i+1], true
@@ -256,21 +354,23 @@ func moduleOption(words []string, i int) (string, bool) {
 // launchModules start a script or module that is named later in the command.
 var launchModules = []string{"torch.distributed.run", "torch.distributed.launch", "accelerate.commands.launch", "deepspeed.launcher.runner"}
 
-// module keys a module by name. found says that what follows in the command
-// are the module's own arguments.
-func (c *code) module(name string, rest []string) (found bool, err error) {
+// module keys a module by name; rest are the words behind the option. found
+// says that what follows in the command are the module's own arguments.
+func (c *code) module(name string, rest []string, starter bool) (found bool, err error) {
 	for _, launch := range launchModules {
 		if name == launch {
 			return false, nil
 		}
 	}
 	if strings.HasPrefix(name, "-") {
-		for _, word := range rest {
-			if moduleName.MatchString(word) && strings.Contains(word, ".") && len(c.lookup(word)) > 0 {
-				return c.addModule(word)
-			}
+		if !starter {
+			return false, nil // not Python's -m
 		}
-		return false, nil
+		_, own := TorchrunOptions(rest)
+		if len(own) == 0 {
+			return false, nil
+		}
+		name = own[0]
 	}
 	if strings.ContainsRune(name, 0) {
 		return false, nil

@@ -123,10 +123,16 @@ func canonicalParam(typ, value string) (string, bool) {
 		}
 		var b strings.Builder
 		writeCanonical(&b, items)
+		// Half a character ("\ud800") is no text: different ones would be one value.
+		if halfCharacter.MatchString(value) && strings.Contains(b.String(), "\ufffd") {
+			return "", false
+		}
 		return b.String(), true
 	}
 	return "", false
 }
+
+var halfCharacter = regexp.MustCompile(`\\u[dD][89a-fA-F]`)
 
 // canonicalFloat always looks like a float, so that 1.0 in a list differs from 1.
 func canonicalFloat(f float64) string {

@@ -70,6 +70,22 @@ func TestParseParamErrors(t *testing.T) {
 	}
 }
 
+// Two values that differ are never one: half a character is no text, which
+// JSON can write and nothing can hand over.
+func TestHalfACharacterIsNoList(t *testing.T) {
+	keyed := map[string]string{}
+	for _, text := range []string{`k=["\ud800"]`, `k=["\ud801"]`, `k=["\uDFFF"]`, "k=[\"\ufffd\"]", `k=["\ud83d\ude00"]`} {
+		p, err := ParseParam(text, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, ok := keyed[p.Type+p.Canonical]; ok {
+			t.Errorf("%s is keyed as %s is", text, other)
+		}
+		keyed[p.Type+p.Canonical] = text
+	}
+}
+
 func FuzzParseParam(f *testing.F) {
 	for _, s := range []string{"a=1", "a:list=[1,{\"b\":2}]", "a:str=[", "a=1e5", "a=-0.0"} {
 		f.Add(s)

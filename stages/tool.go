@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,10 @@ const toolLine = 200
 // what it prints, on stdout and stderr together. One that fails is an error:
 // its output would be a message, not a version.
 func (p *Plan) runTools(ctx context.Context) error {
-	for _, command := range p.Tools {
+	for i, command := range p.Tools {
+		if slices.Contains(p.Tools[:i], command) {
+			continue // said twice, it is one component
+		}
 		if strings.TrimSpace(command) == "" {
 			return usagef("--tool %q: the command is empty: name one that prints a version, such as 'gcc --version'", command)
 		}
