@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -87,14 +88,10 @@ func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 
 // sealOutput takes over one output.
 func (r *run) sealOutput(ctx context.Context, out stages.Output, written map[string]string) (*cas.Added, error) {
-	meta := map[string]string{}
-	for k, v := range out.Meta {
-		meta[k] = v
+	if written == nil { // else it has what was declared too; the program's word counts
+		written = out.Meta
 	}
-	for k, v := range written { // the program's word, if it said one
-		meta[k] = v
-	}
-	o := cas.SealOptions{Attrs: cas.MetaAttrs(meta)}
+	o := cas.SealOptions{Attrs: cas.MetaAttrs(written)}
 	if !out.Dir {
 		o.As = out.Path
 	}
@@ -108,16 +105,16 @@ func (r *run) outPath(out stages.Output) string {
 
 // missing says why an output does not count as written; "" if it does.
 func (r *run) missing(out stages.Output) (string, error) {
-	p := r.outPath(out)
+	p, shown := r.outPath(out), cmp.Or(out.From, out.Path)
 	fi, err := os.Lstat(p)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return fmt.Sprintf("output %s (%s) was not written", out.Name, out.Path), nil
+		return fmt.Sprintf("output %s (%s) was not written", out.Name, shown), nil
 	case err != nil:
 		return "", fmt.Errorf("look at output %s: %w", out.Name, err)
 	case out.Dir:
 		if !fi.IsDir() {
-			return fmt.Sprintf("output %s is no directory any more", out.Name), nil
+			return fmt.Sprintf("output %s is no directory", out.Name), nil
 		}
 		if err := mendLinks(r.place.Dir(), r.places.Root, p); err != nil {
 			return "", fmt.Errorf("output %s: %w", out.Name, err)
@@ -131,16 +128,20 @@ func (r *run) missing(out stages.Output) (string, error) {
 		}
 		return "", nil
 	case fi.IsDir():
-		return fmt.Sprintf("output %s (%s) is a directory: declare it with a final slash, --out %s=%s/", out.Name, out.Path, out.Name, out.Path), nil
+		option := "--out"
+		if out.From != "" {
+			option = "--out-from"
+		}
+		return fmt.Sprintf("output %s (%s) is a directory: declare it with a final slash, %s %s=%s/", out.Name, shown, option, out.Name, shown), nil
 	}
 	if fi.Mode()&fs.ModeSymlink != 0 {
 		return r.resolveLink(out, p)
 	}
 	if !fi.Mode().IsRegular() {
-		return fmt.Sprintf("output %s (%s) is no regular file", out.Name, out.Path), nil
+		return fmt.Sprintf("output %s (%s) is no regular file", out.Name, shown), nil
 	}
 	if fi.Size() == 0 {
-		return fmt.Sprintf("output %s (%s) has zero bytes", out.Name, out.Path), nil
+		return fmt.Sprintf("output %s (%s) has zero bytes", out.Name, shown), nil
 	}
 	return "", nil
 }
@@ -234,7 +235,8 @@ func (r *run) takeFrom(ctx context.Context) error {
 			continue
 		}
 		src, dst := r.fromPath(out), r.outPath(out)
-		if _, err := os.Lstat(src); errors.Is(err, fs.ErrNotExist) {
+		fi, err := os.Lstat(src)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue // missing, as will be found
 		}
 		if err := ctx.Err(); err != nil {
@@ -243,11 +245,20 @@ func (r *run) takeFrom(ctx context.Context) error {
 		if err := removeAll(dst); err != nil {
 			return err
 		}
-		err := os.Rename(src, dst)
-		if errors.Is(err, syscall.EXDEV) {
+		from := src
+		if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
+			// best.ckpt → epoch-3.ckpt: elsewhere the link would lead nowhere.
+			if real, err := filepath.EvalSymlinks(src); err == nil {
+				from = real
+			}
+		}
+		if err == nil && from == src {
+			err = os.Rename(src, dst)
+		}
+		if from != src || errors.Is(err, syscall.EXDEV) {
 			// Under another name first: half a copy must not look like an output.
 			part := filepath.Join(r.place.Dir(), "tmp", "curi-from-"+out.Name)
-			if err = errors.Join(removeAll(part), copyTree(src, part)); err == nil {
+			if err = errors.Join(removeAll(part), copyTree(from, part)); err == nil {
 				err = os.Rename(part, dst)
 			}
 			if err == nil {
@@ -307,8 +318,8 @@ func copyFile(src, dst string) (err error) {
 	return err
 }
 
-// writtenMeta reads what the command appended to $CURI_META: lines
-// OUT:KEY=VALUE, of which the last for a key counts.
+// writtenMeta is the metadata of outputs to which the command appended to
+// $CURI_META: lines OUT:KEY=VALUE, of which the last for a key counts.
 func (r *run) writtenMeta() (map[string]map[string]string, error) {
 	file := filepath.Join(r.place.Dir(), "tmp", filepath.Base(r.attempt.meta))
 	b, err := os.ReadFile(file)
@@ -316,6 +327,7 @@ func (r *run) writtenMeta() (map[string]map[string]string, error) {
 		return nil, fmt.Errorf("read the metadata that the command gave: %w", err)
 	}
 	meta := map[string]map[string]string{}
+	var passed []string
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimRight(line, "\r\n")
 		if strings.TrimSpace(line) == "" {
@@ -323,15 +335,36 @@ func (r *run) writtenMeta() (map[string]map[string]string, error) {
 		}
 		name, rest, ok := strings.Cut(line, ":")
 		key, value, ok2 := strings.Cut(rest, "=")
-		known := slices.ContainsFunc(r.p.Outputs, func(o stages.Output) bool { return o.Name == name })
-		if !ok || !ok2 || !known || key == "" || strings.ContainsRune(line, 0) {
-			r.warn("passed over in $CURI_META: %q is not OUT:KEY=VALUE of an output", line)
+		i := slices.IndexFunc(r.p.Outputs, func(o stages.Output) bool { return o.Name == name })
+		if !ok || !ok2 || i < 0 || key == "" || strings.ContainsRune(line, 0) {
+			passed = append(passed, fmt.Sprintf("%.60q is not OUT:KEY=VALUE of an output", line))
 			continue
 		}
-		if meta[name] == nil {
-			meta[name] = map[string]string{}
+		key = strings.TrimPrefix(key, cas.MetaPrefix)
+		all := maps.Clone(meta[name])
+		if all == nil {
+			all = maps.Clone(r.p.Outputs[i].Meta)
 		}
-		meta[name][strings.TrimPrefix(key, cas.MetaPrefix)] = value
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[key] = value
+		// What cannot be kept must not cost what it describes.
+		if err := stages.CheckMeta(all); err != nil {
+			passed = append(passed, fmt.Sprintf("%s:%.40s=…: %s", name, key, oneLine(err)))
+			continue
+		}
+		meta[name] = all
+	}
+	const most = 5
+	for i, what := range passed {
+		if i == most {
+			what = fmt.Sprintf("%d lines more", len(passed)-most)
+		}
+		r.warn("passed over in $CURI_META: %s", what)
+		if i == most {
+			break
+		}
 	}
 	return meta, nil
 }

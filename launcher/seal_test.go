@@ -104,6 +104,41 @@ func TestOutFromOfAFailedRun(t *testing.T) {
 	c.must(t)
 }
 
+// best.ckpt → epoch-3.ckpt: the output is what the link leads to, which stays.
+func TestOutFromThatIsALink(t *testing.T) {
+	c := shell(t, "mkdir -p results/3; echo r > results/epoch-3.txt; echo d > results/3/f; ln -s epoch-3.txt results/best.txt; ln -s 3 results/last")
+	c.Stage.Outputs[0].From = "results/best.txt"
+	c.Stage.Outputs = append(c.Stage.Outputs, stages.Output{Name: "last", Path: "last", Dir: true, From: "results/last"})
+	res, _ := c.must(t)
+	wantFile(t, res.Outputs["model"].Path, "r\n")
+	wantFile(t, filepath.Join(res.Outputs["last"].Path, "f"), "d\n")
+	wantFile(t, filepath.Join(c.Stage.Dir, "results", "epoch-3.txt"), "r\n")
+	for _, link := range []string{"best.txt", "last"} {
+		if _, err := os.Lstat(filepath.Join(c.Stage.Dir, "results", link)); err == nil {
+			t.Errorf("the link %s is still there: the next run would be refused", link)
+		}
+	}
+}
+
+// What is wrong with an output is told by the path that the person gave.
+func TestOutFromIsNamed(t *testing.T) {
+	for script, want := range map[string]string{
+		"true": "output model (results/best) was not written",
+		"mkdir -p results/best; echo r > results/best/f": "--out-from model=results/best/",
+		"mkdir -p results; : > results/best":             "output model (results/best) has zero bytes",
+		"mkdir -p results; ln -s nowhere results/best":   "leads nowhere",
+		"mkdir -p results; mkfifo results/best; true":    "output model (results/best) is no regular file",
+	} {
+		c := shell(t, script)
+		c.Stage.Outputs[0].From = "results/best"
+		_, _, err := c.run(t)
+		if !errors.Is(err, ErrRefused) {
+			t.Fatalf("%s: %v, want it refused", script, err)
+		}
+		wantText(t, err.Error(), want)
+	}
+}
+
 func TestMetadata(t *testing.T) {
 	c := shell(t, `echo m > {out.model}
 echo model:classes=10 >> $CURI_META; echo model:type=Written >> $CURI_META; echo what >> $CURI_META; echo model:classes=11 >> $CURI_META`)
@@ -166,4 +201,20 @@ ln -s {out.model}/three {out.model}/own; ln -s {work.ck}/one {out.model}/best; l
 			wantFile(t, filepath.Join(c.at(t), "work", "ck", "one"), "1\n")
 		})
 	}
+}
+
+// Metadata that cannot be kept costs itself, not the output.
+func TestMetadataThatCannotBeKept(t *testing.T) {
+	c := shell(t, `echo m > {out.model}
+long=$(printf %0300d 0); echo model:$long=x >> $CURI_META
+i=0; while [ $i -lt 300 ]; do echo model:k$i=v >> $CURI_META; i=$((i+1)); done; echo model:k0=last >> $CURI_META`)
+	c.Stage.Outputs[0].Meta = map[string]string{"type": "Declared"}
+	c.Stage.Outputs[0].Publish = []string{"digits"}
+	_, out := c.must(t)
+	wantText(t, out, "passed over in $CURI_META", "longer than 255 bytes", "at most 256 are kept", "lines more")
+	use := shell(t, "echo {meta.m.type} {meta.m.k0} > {out.model}")
+	use.Store = c.Store
+	use.Stage.Inputs = []stages.Input{{Name: "m", Ref: "digits"}}
+	res, _ := use.must(t)
+	wantFile(t, res.Outputs["model"].Path, "Declared last\n")
 }

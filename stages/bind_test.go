@@ -47,6 +47,7 @@ func TestKey(t *testing.T) {
 		"a variable given as inherited":   func(st *Stage) { v := "1"; st.Env[0].Value = &v },
 		"rank variables":                  func(st *Stage) { st.Environ = append(st.Environ, "RANK=1", "SLURM_PROCID=3") },
 		"a file that is keyed twice over": func(st *Stage) { st.Code = []string{"train.py"} },
+		"a tool that is said twice":       func(st *Stage) { st.Tools = append(st.Tools, st.Tools[0]) },
 	} {
 		st := base()
 		change(&st)
@@ -130,12 +131,23 @@ func TestBindErrors(t *testing.T) {
 	usage(func(st *Stage) { st.Outputs = []Output{{Name: "m", Path: "/m"}} }, "not relative")
 	usage(func(st *Stage) { st.Outputs = []Output{{Name: "m", Path: "a/.."}} }, "leads out")
 	usage(func(st *Stage) { st.Outputs = []Output{{Name: "work", Path: "m"}} }, "the name is taken")
+	// What no run could store is refused before one is spent on it.
+	usage(func(st *Stage) { st.Outputs = []Output{{Name: "m", Path: "a/" + strings.Repeat("m", 256)}} }, "a part of 256 bytes")
+	usage(func(st *Stage) { st.Outputs = []Output{{Name: "m", Path: strings.Repeat("m/", 2000)}} }, "has 3999 bytes")
+	usage(func(st *Stage) { st.Outputs = []Output{{Name: "m", Path: "m", From: strings.Repeat("m", 300)}} }, "a part of 300 bytes")
+	for long, want := range map[string]map[string]string{
+		"longer than 255 bytes": {strings.Repeat("k", 250): "v"},
+		"hold 70011 bytes":      {"k": strings.Repeat("v", 70000)},
+	} {
+		usage(func(st *Stage) { st.Outputs = []Output{{Name: "m", Path: "m", Meta: want}} }, long)
+	}
 	usage(func(st *Stage) { st.Params = params(t, "a=1", "a=2") }, "given twice")
 	usage(func(st *Stage) { st.Params = params(t, "a-b=1", "a_b=2") }, "CURI_PARAM_a_b")
 	for _, v := range []string{"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "SLURM_PROCID", "PET_NNODES", "NODE_RANK", "GROUP_RANK"} {
 		usage(func(st *Stage) { st.Env = []EnvVar{{Name: v}} }, "never keyed")
 	}
 	usage(func(st *Stage) { st.Env = []EnvVar{{Name: "CURI_RUN"}} }, "curi itself sets")
+	usage(func(st *Stage) { st.Env = []EnvVar{{Name: "TMPDIR"}} }, "curi itself sets TMPDIR")
 	usage(func(st *Stage) { st.Env = []EnvVar{{Name: "A=B"}} }, "not the name")
 	usage(func(st *Stage) { st.Tools = []string{"echo broken >&2; exit 3"} }, "exit status 3): broken")
 	usage(func(st *Stage) { st.Code = []string{"*.rs"} }, `"*.rs" matches no file`)

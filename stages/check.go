@@ -1,12 +1,15 @@
 package stages
 
 import (
+	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/curi-store/curi/cas"
 )
 
 var envName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
@@ -136,12 +139,18 @@ func (p *Plan) checkOutputs() error {
 			return usagef("output %s: the path %q is not relative: it names the file below the output's own directory", o.Name, o.Path)
 		}
 		clean := path.Clean(o.Path)
+		if why := tooLong(clean); why != "" {
+			return usagef("output %s: the path %.60q… %s: choose a shorter one", o.Name, o.Path, why)
+		}
 		if clean == "." && !o.Dir || clean == ".." || strings.HasPrefix(clean, "../") {
 			return usagef("output %s: the path %q leads out of the output's own directory", o.Name, o.Path)
 		}
 		if o.From != "" {
 			if strings.ContainsRune(o.From, 0) {
 				return usagef("output %s: the path %q holds a NUL byte", o.Name, o.From)
+			}
+			if why := tooLong(filepath.ToSlash(o.From)); why != "" {
+				return usagef("output %s: the path %.60q… %s: no program can write there", o.Name, o.From, why)
 			}
 			from := filepath.Clean(o.From)
 			if !filepath.IsAbs(from) {
@@ -157,6 +166,9 @@ func (p *Plan) checkOutputs() error {
 				return usagef("output %s: %q is no key of metadata", o.Name, k)
 			}
 		}
+		if err := CheckMeta(o.Meta); err != nil {
+			return usagef("output %s: its metadata cannot be stored: %v", o.Name, err)
+		}
 		for _, n := range o.Publish {
 			if err := checkName("output "+o.Name+": publish", n); err != nil {
 				return err
@@ -164,6 +176,37 @@ func (p *Plan) checkOutputs() error {
 		}
 	}
 	return nil
+}
+
+// maxPath is how long the path of an output may be, in bytes: below a mount
+// point it must stay within what a system call takes (4,096).
+const (
+	maxPath     = 2000
+	maxPathPart = 255
+)
+
+// tooLong says what no file can be called; "" if it can.
+func tooLong(path string) string {
+	if len(path) > maxPath {
+		return fmt.Sprintf("has %d bytes, at most %d are allowed", len(path), maxPath)
+	}
+	for part := range strings.SplitSeq(path, "/") {
+		if len(part) > maxPathPart {
+			return fmt.Sprintf("has a part of %d bytes, at most %d are allowed", len(part), maxPathPart)
+		}
+	}
+	return ""
+}
+
+// CheckMeta reports why metadata cannot be stored with an output: too many
+// keys, or too long ones. What the command may yet add is judged later.
+func CheckMeta(meta map[string]string) error {
+	_, err := (&cas.Tree{Attrs: cas.MetaAttrs(meta)}).Encode()
+	if err == nil {
+		return nil
+	}
+	text := strings.TrimPrefix(err.Error(), "encode tree: ")
+	return usagef("%s", strings.TrimSuffix(text, ": "+cas.ErrInvalid.Error()))
 }
 
 // rankVariables are set by whatever starts the ranks of a job, and differ
@@ -191,6 +234,8 @@ func (p *Plan) checkEnv() error {
 			return usagef("--env %s is given twice", v.Name)
 		case IsRankVariable(v.Name):
 			return usagef("--env %s: the launcher of the ranks sets it, so it is never keyed: leave the option out, the command gets the variable anyway", v.Name)
+		case v.Name == "TMPDIR":
+			return usagef("--env TMPDIR: curi itself sets TMPDIR for the command, to a directory of the run: leave the option out")
 		case strings.HasPrefix(v.Name, "CURI_"):
 			return usagef("--env %s: curi itself sets CURI_ variables for the command: choose another name", v.Name)
 		case v.Value != nil && strings.ContainsRune(*v.Value, 0):
