@@ -48,12 +48,13 @@ func (s *Store) Checkout(ctx context.Context, tree Digest, dir string, o Checkou
 
 // checkoutSpace makes a full disk [ErrNoSpace].
 func checkoutSpace(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		if !errors.Is(err, ErrNoSpace) {
-			return fmt.Errorf("%w: %w: free some there or choose another directory", err, ErrNoSpace)
-		}
+	switch {
+	case !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT):
+		return err
+	case !errors.Is(err, ErrNoSpace):
+		err = fmt.Errorf("%w: %w", err, ErrNoSpace)
 	}
-	return err
+	return fmt.Errorf("%w: free some there or choose another directory", err)
 }
 
 // checkout writes one tree.
@@ -78,11 +79,11 @@ type checkoutEntry struct {
 }
 
 func (c *checkout) run(ctx context.Context, tree Digest) error {
-	pin, err := c.s.Pin(ctx, "a checkout", tree)
+	release, err := c.s.hold(ctx, "a checkout", tree)
 	if err != nil {
 		return err
 	}
-	defer pin.Release()
+	defer release()
 	if err := c.plan(ctx, tree); err != nil {
 		return err
 	}

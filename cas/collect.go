@@ -59,7 +59,7 @@ func (s *Store) collect(ctx context.Context, o CollectOptions) (r CollectReport,
 	if err := c.sweepPlaces(ctx); err != nil {
 		return r, err
 	}
-	if err := s.makeDirs(filepath.Join(s.dir, "staging")); err != nil {
+	if err := s.makeDirs(filepath.Join(s.dir, "staging")); err != nil && !o.DryRun {
 		return r, err
 	}
 	_, n, err := s.sweepStaging(o.StagingAge, o.DryRun)
@@ -91,6 +91,9 @@ func (c *collector) sweepAlone(ctx context.Context, expired map[string]expiry) e
 		lock = c.s.shareCommit
 	}
 	release, err := lock(ctx)
+	if c.o.DryRun && cannotWrite(err) {
+		release, err = func() {}, nil // nobody who could write has made the lock's file
+	}
 	if err != nil {
 		return err
 	}

@@ -20,7 +20,8 @@ type Facts struct {
 }
 
 // Facts looks at the filesystem of the store. Reflinks are tried with two small
-// files in staging; without permission to write there it has none.
+// files in staging; where those cannot be made (no permission, a full disk) it
+// has none.
 func (s *Store) Facts(ctx context.Context) (Facts, error) {
 	if err := ctx.Err(); err != nil {
 		return Facts{}, err
@@ -33,7 +34,7 @@ func (s *Store) Facts(ctx context.Context) (Facts, error) {
 	f.Free = int64(st.Bavail) * int64(st.Bsize)
 	f.Total = int64(st.Blocks) * int64(st.Bsize)
 	var err error
-	if f.Reflinks, err = s.tryReflink(); err != nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, unix.EROFS) {
+	if f.Reflinks, err = s.tryReflink(); err != nil && !cannotWrite(err) {
 		return f, fmt.Errorf("try a reflink in store %s: %w", s.dir, err)
 	}
 	return f, nil

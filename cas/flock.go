@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,6 +91,12 @@ func (s *Store) stopCommits(ctx context.Context) (release func(), err error) {
 func (s *Store) lockFor(ctx context.Context, name string, how int) (func(), error) {
 	path := filepath.Join(s.dir, "locks", name)
 	f, err := s.openLockFile(path)
+	if how == unix.LOCK_SH && cannotWrite(err) {
+		// To be seen by those who sweep, reading is enough.
+		if r, rerr := os.Open(path); rerr == nil {
+			f, err = r, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -112,7 +119,7 @@ func (s *Store) openLockFile(path string) (*os.File, error) {
 	if err := s.makeDirs(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	if s.shared || s.owner != nil {
+	if (s.shared || s.owner != nil) && strings.HasPrefix(path, s.dir+string(filepath.Separator)) {
 		// It must never be there with what the umask leaves: others could not
 		// open it.
 		tmp, terr := s.stageBytes(nil, s.smallFileMode(), false)

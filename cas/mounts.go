@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -14,7 +13,8 @@ import (
 )
 
 // Mount is a live FUSE mount of the store on this host, as its server
-// registered it in STORE/mounts/<ID>.json.
+// registered it in STORE/mounts/<ID>.json, or where it cannot write there in
+// the [UserDir] of its user.
 type Mount struct {
 	ID          string    `json:"id"`
 	Dir         string    `json:"dir"` // absolute
@@ -84,7 +84,10 @@ func (s *Store) RegisterMount(ctx context.Context, m Mount) (*Registration, erro
 	if err != nil {
 		return nil, err
 	}
-	f, err := s.lockedFile(s.mountPath(m.ID), b)
+	f, err := s.lockedFile(filepath.Join(s.dir, "mounts", m.ID+".json"), b)
+	if cannotWrite(err) {
+		f, err = s.registerOutside(m.ID, b)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("register mount of %s at %s: %w", s.dir, m.Dir, err)
 	}
@@ -93,9 +96,6 @@ func (s *Store) RegisterMount(ctx context.Context, m Mount) (*Registration, erro
 
 // NewMountID returns a random ID for a mount, 16 hex digits.
 func NewMountID() string { return randomHex(8) }
-
-func (s *Store) mountPath(id string) string  { return filepath.Join(s.dir, "mounts", id+".json") }
-func (s *Store) mountUsers(id string) string { return filepath.Join(s.dir, "mounts", id+".users") }
 
 // ID of the registered mount.
 func (r *Registration) ID() string { return r.id }
@@ -133,10 +133,11 @@ func (r *Registration) Unused(ctx context.Context) error {
 
 // Close withdraws the registration.
 func (r *Registration) Close() error {
-	err := os.Remove(r.s.mountPath(r.id))
+	users := r.s.mountUsers(r.id)
+	err := os.Remove(r.f.Name())
 	if err == nil || noFile(err) {
 		// A Use that has it open finds the registration gone.
-		err = os.Remove(r.s.mountUsers(r.id))
+		err = os.Remove(users)
 	}
 	if noFile(err) {
 		err = nil
@@ -154,19 +155,11 @@ func (r *Registration) Close() error {
 // server is dead though registered. A mount may be in another mount namespace:
 // see [Mount.Reachable].
 func (s *Store) Mounts(ctx context.Context) (live, stale []Mount, err error) {
-	dir := filepath.Join(s.dir, "mounts")
-	ents, err := os.ReadDir(dir)
-	if noFile(err) {
-		return nil, nil, nil
-	}
+	ids, err := s.mountIDs()
 	if err != nil {
 		return nil, nil, fmt.Errorf("list mounts: %w", err)
 	}
-	for _, e := range ents {
-		id, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok {
-			continue
-		}
+	for _, id := range ids {
 		m, alive, err := s.readMount(id)
 		switch {
 		case errors.Is(err, ErrNotFound):
@@ -214,7 +207,7 @@ func (s *Store) ForgetMount(ctx context.Context, m Mount) error {
 	if live {
 		return fmt.Errorf("forget mount %s at %s: its server, process %d, lives: %w", m.ID, m.Dir, m.PID, ErrBusy)
 	}
-	for _, path := range []string{s.mountPath(m.ID), s.mountUsers(m.ID)} {
+	for _, path := range []string{s.mountUsers(m.ID), s.mountPath(m.ID)} {
 		if err := os.Remove(path); err != nil && !noFile(err) {
 			return fmt.Errorf("forget mount %s: %w", m.ID, err)
 		}

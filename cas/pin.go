@@ -69,10 +69,15 @@ func (s *Store) lockedFile(path string, b []byte) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return lockStaged(staged, path, s.rename)
+}
+
+// lockStaged locks a file that nobody knows yet and renames it to path.
+func lockStaged(staged, path string, rename func(from, to string) error) (*os.File, error) {
 	f, err := os.OpenFile(staged, os.O_RDWR, 0)
 	if err == nil {
 		if err = flock(f, unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			err = s.rename(staged, path)
+			err = rename(staged, path)
 		}
 	}
 	if err != nil {

@@ -26,7 +26,10 @@ const ChangedFile = "refs/.changed"
 // within 5 s is logged and left. A process that serves a mount does not ask
 // itself.
 func (s *Store) Refresh(ctx context.Context) error {
-	if err := s.noteChange(ctx); err != nil {
+	if err := s.noteChange(ctx); err != nil && cannotWrite(err) {
+		// The change itself was made.
+		s.log.Warn("mounts in other mount namespaces may show old names", "err", err)
+	} else if err != nil {
 		return fmt.Errorf("tell mounts of a change: %w", err)
 	}
 	live, _, err := s.Mounts(ctx)

@@ -29,6 +29,33 @@ func (s *Store) View(ctx context.Context, tree Digest) (string, error) {
 	return path, nil
 }
 
+// PathOf returns a path at which what the tree has at name can be opened now,
+// and that stays as long as the tree does: in its [Store.View]. In a store
+// that is full or can only be read, where no view can be made, it is a file's
+// own blob; a directory has no path there.
+func (s *Store) PathOf(ctx context.Context, tree Digest, name string) (string, error) {
+	view, err := s.View(ctx, tree)
+	if err == nil {
+		return filepath.Join(view, filepath.FromSlash(name)), nil
+	}
+	if !cannotWrite(err) {
+		return "", err
+	}
+	e, lerr := s.Lookup(ctx, tree, name)
+	if lerr != nil {
+		return "", lerr
+	}
+	if !e.IsRegular() {
+		return "", fmt.Errorf("%w (a mount of the store shows directories without a view)", err)
+	}
+	b, lerr := s.openEntry(ctx, e)
+	if lerr != nil {
+		return "", lerr
+	}
+	defer b.Close()
+	return b.Name(), nil
+}
+
 func (s *Store) viewPath(tree Digest) string { return filepath.Join(s.dir, "views", tree.String()) }
 
 func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {

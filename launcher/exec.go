@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -151,6 +152,9 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 	}
 	e.id = id
 	lock, holders, err := e.takeKey(ctx)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, cas.ErrNoSpace) {
+		return nil, fmt.Errorf("stage %s would run now, but nothing can be written to the store: %w", e.p.Name, err)
+	}
 	if err != nil {
 		return nil, err
 	}

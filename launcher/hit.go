@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"path/filepath"
+	"syscall"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/stages"
@@ -35,7 +38,11 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 	}
 	if err := stages.NoteHit(ctx, e.s, e.p, found); err != nil {
 		// A store that cannot be written to still has its results.
-		e.o.Log.Warn("note that a result was used", "run", found.Run, "error", err)
+		level := slog.LevelWarn
+		if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+			level = slog.LevelDebug // nobody expects it to be
+		}
+		e.o.Log.Log(ctx, level, "note that a result was used", "run", found.Run, "error", err)
 	}
 	e.id = found.Run
 	res := e.result(0)
@@ -99,14 +106,12 @@ func (e *execution) describe(ctx context.Context, tree cas.Digest, mount string)
 			return o, err
 		}
 	}
-	base := filepath.Join(mount, "cas", tree.String())
-	if mount == "" {
-		if base, err = e.s.View(ctx, tree); err != nil {
-			return o, err
-		}
+	if mount != "" {
+		o.Path = filepath.Join(mount, "cas", tree.String(), filepath.FromSlash(file))
+		return o, nil
 	}
-	o.Path = filepath.Join(base, filepath.FromSlash(file))
-	return o, nil
+	o.Path, err = e.s.PathOf(ctx, tree, file)
+	return o, err
 }
 
 // lastingMount is the directory of a mount that was made to stay, or "".

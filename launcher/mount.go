@@ -43,29 +43,8 @@ func rootIn(dir, key string) string { return filepath.Join(dir, "at", cas.ShortK
 // shortEnough reports whether TMPDIR below root is.
 func shortEnough(root string) bool { return len(filepath.Join(root, "tmp")) <= maxTmp }
 
-// shortDir is the directory of this user for mount points and links, whose
-// paths must be short and the same each time.
-func shortDir() string { return filepath.Join("/tmp", "curi-"+strconv.Itoa(os.Geteuid())) }
-
-// makeShortDir makes it, or says why it cannot be trusted.
-func makeShortDir() (string, error) {
-	dir := shortDir()
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("%w: make the directory of mount points: %w", ErrMount, err)
-	}
-	fi, err := os.Lstat(dir)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrMount, err)
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	if !ok || !fi.IsDir() || int(st.Uid) != os.Geteuid() || fi.Mode().Perm() != 0o700 {
-		return "", fmt.Errorf("%w: %s is not a directory of this user alone (mode 0700): move it away, or mount the store elsewhere (curi mount DIR) and run this again", ErrMount, dir)
-	}
-	return dir, nil
-}
-
 // autoDir is where exec mounts this store by itself.
-func autoDir(s *cas.Store) string { return filepath.Join(shortDir(), s.ID()[:8]) }
+func autoDir(s *cas.Store) string { return filepath.Join(cas.UserDir(), s.ID()[:8]) }
 
 // useMount returns a mount of the store in which key's places have a short
 // path: the one of the last try, so that {root} stays, else one that is up,
@@ -127,15 +106,15 @@ func (e *execution) pickMount(live []cas.Mount, lastRoot string) *cas.Mount {
 // startMount starts curifs at the fixed place. Of several calls that want
 // that at once one starts it, the others find it.
 func (e *execution) startMount(ctx context.Context) (cas.Mount, error) {
-	if _, err := makeShortDir(); err != nil {
-		return cas.Mount{}, err
+	if err := cas.MakeUserDir(); err != nil {
+		return cas.Mount{}, fmt.Errorf("%w: %w", ErrMount, err)
 	}
 	lock, err := e.s.Lock(ctx, "mount/"+strconv.Itoa(os.Geteuid()), "start a mount", func(cas.Holder) error { return nil })
 	if err != nil {
 		return cas.Mount{}, fmt.Errorf("%w: %w", ErrMount, err)
 	}
 	defer lock.Release()
-	sweepMountPoints(shortDir())
+	sweepMountPoints(cas.UserDir())
 	dir := autoDir(e.s)
 	live, _, err := e.s.Mounts(ctx)
 	if err != nil {

@@ -231,15 +231,15 @@ func plainRoot(s *cas.Store, key string) (string, error) {
 	if root := rootIn(s.Dir(), key); shortEnough(root) {
 		return root, nil
 	}
-	if _, err := makeShortDir(); err != nil {
-		return "", err
+	if err := cas.MakeUserDir(); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMount, err)
 	}
 	link := plainLink(s)
 	for range 3 { // another call may make it at the same time
 		if to, err := os.Readlink(link); err == nil && to == s.Dir() {
 			return rootIn(link, key), nil
 		}
-		sweepLinks(shortDir())
+		sweepLinks(cas.UserDir())
 		tmp := fmt.Sprintf("%s.%d", link, os.Getpid())
 		_ = os.Remove(tmp)
 		if err := os.Symlink(s.Dir(), tmp); err != nil {
@@ -253,7 +253,7 @@ func plainRoot(s *cas.Store, key string) (string, error) {
 }
 
 // plainLink is the short link to a store that lies too deep.
-func plainLink(s *cas.Store) string { return filepath.Join(shortDir(), s.ID()[:8]+"s") }
+func plainLink(s *cas.Store) string { return filepath.Join(cas.UserDir(), s.ID()[:8]+"s") }
 
 // sweepLinks removes the short paths of stores that are gone.
 func sweepLinks(dir string) {

@@ -83,7 +83,8 @@ type site struct {
 	side  string // for what a test and its commands tell each other: no part of the project
 	mount string // where the store is mounted beforehand; ""
 	env   []string
-	space *namespace // of byUser
+	space *namespace // of byUser, and of labs
+	who   user       // who runs commands in the namespace
 }
 
 // newSite makes a project with the trainers and the data set "digits" in its store.
@@ -133,7 +134,7 @@ func bareSite(t *testing.T, w way) *site {
 		if err := os.Chown(top, nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
-		s.space = newNamespace(t, bin, top)
+		s.space, s.who = newNamespace(t, bin, top), theNobody
 	}
 	if w != byCopy {
 		_, err := os.Stat("/dev/fuse")
@@ -230,7 +231,7 @@ func (s *site) command(argv ...string) *exec.Cmd {
 	// By env, because it is to be found in the site's PATH, not in that of the tests.
 	argv = append([]string{"/usr/bin/env"}, argv...)
 	if s.space != nil {
-		argv = s.space.enter(s.dir, argv)
+		argv = s.space.enter(s.who, s.dir, argv)
 	}
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Env = s.dir, s.env

@@ -54,11 +54,28 @@ func newNamespace(t *testing.T, reachable ...string) *namespace {
 // dropMounts is shell code that ends a new namespace's copies of mounts.
 const dropMounts = "awk '$3 == \"fuse.curi\" {print $2}' /proc/mounts | xargs -r -n 1 umount -l\n"
 
-// enter returns the argument vector that runs argv there as nobody.
-func (n *namespace) enter(dir string, argv []string) []string {
-	prefix := []string{"nsenter", "--target", strconv.Itoa(n.pid), "--mount", "--",
-		"setpriv", "--reuid", strconv.Itoa(nobody), "--regid", strconv.Itoa(nobody), "--clear-groups", "--",
-		"sh", "-c", `cd "$1" && shift && exec "$@"`, "sh", dir}
+// A user is who runs commands in a namespace.
+type user struct {
+	name   string // "" is root
+	id     int    // of the user and of the group of that name
+	groups string // supplementary, comma-separated
+}
+
+var theNobody = user{name: "nobody", id: nobody}
+
+// enter returns the argument vector that runs argv there as a user.
+func (n *namespace) enter(who user, dir string, argv []string) []string {
+	prefix := []string{"nsenter", "--target", strconv.Itoa(n.pid), "--mount", "--"}
+	if who.name != "" {
+		id := strconv.Itoa(who.id)
+		prefix = append(prefix, "setpriv", "--reuid", id, "--regid", id)
+		if who.groups == "" {
+			prefix = append(prefix, "--clear-groups", "--")
+		} else {
+			prefix = append(prefix, "--groups", who.groups, "--")
+		}
+	}
+	prefix = append(prefix, "sh", "-c", `cd "$1" && shift && exec "$@"`, "sh", dir)
 	return append(prefix, argv...)
 }
 

@@ -17,7 +17,9 @@ func newPath(a *app) *cobra.Command {
 		Use:   "path REF",
 		Short: "Print a path that can be opened now",
 		Long: `Print a path that can be opened now and stays as long as the thing does: in a
-mount if one serves, else in a read-only view that the store keeps.`,
+mount if one serves, else in a read-only view that the store keeps. Of a store
+that is full or can only be read, where there may be no view, files have a path all
+the same; for a directory use a mount.`,
 		Example: `  curi path digits
   python -c 'import torch, sys; torch.load(sys.argv[1])' "$(curi path model)"
   curi path train.model --json`,
@@ -70,11 +72,11 @@ func lastingPath(ctx context.Context, s *cas.Store, t stages.Target) (string, er
 		defer b.Close()
 		return b.Name(), nil
 	}
-	view, err := s.View(ctx, t.Tree)
+	p, err := s.PathOf(ctx, t.Tree, filepath.ToSlash(inside))
 	if err != nil {
-		return "", fmt.Errorf("making a view of %s: %w", t.Name, err)
+		return "", fmt.Errorf("looking for a path of %s: %w", t.Name, err)
 	}
-	return filepath.Join(view, inside), nil
+	return p, nil
 }
 
 // servingMount finds a mount whose paths last: one that a person made, not
