@@ -387,7 +387,7 @@ func (s *Store) removeVersions(ctx context.Context, name string, ns []int) error
 				return err
 			}
 		}
-		if err := s.putFile(s.versionPath(name, n), mark); err != nil {
+		if err := s.putAnyway(s.versionPath(name, n), mark); err != nil {
 			return err
 		}
 	}

@@ -67,6 +67,9 @@ func (s *Store) collect(ctx context.Context, o CollectOptions) (r CollectReport,
 		return r, err
 	}
 	r.RemovedBytes += n
+	if !o.DryRun {
+		s.keepSpare()
+	}
 	if c.changed || !o.DryRun && r.RemovedRefs > 0 {
 		return r, s.Refresh(ctx)
 	}

@@ -230,7 +230,7 @@ func syncDir(dir string) error {
 func storeError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: %w; free space there, collect garbage, or move the store", err, ErrNoSpace)
+		return fmt.Errorf("%w: %w", err, ErrNoSpace)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("%w; remount it writable or use another store", err)
 	case errors.Is(err, syscall.ENOTDIR):

@@ -217,7 +217,7 @@ func overwriteHolder(f *os.File, b []byte) error {
 	p := []byte(strings.Repeat(" ", holderSize-1) + "\n")
 	copy(p, b)
 	_, err := f.WriteAt(p, 0)
-	return err
+	return storeError(err)
 }
 
 // AdoptLock makes a Lock of a descriptor that another process passed on.

@@ -101,7 +101,7 @@ func parseRef(b []byte) (Ref, error) {
 // SetRef creates or replaces a ref, durably; the tree must be stored
 // ([ErrNotFound]). A zero Time means now.
 func (s *Store) SetRef(ctx context.Context, r Ref) error {
-	return s.writeRef(ctx, r, s.putFile)
+	return s.writeRef(ctx, r, s.putAnyway)
 }
 
 // CreateRef creates a ref; [ErrExists] if the name is taken. Of several

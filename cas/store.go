@@ -206,7 +206,9 @@ func (s *Store) create(group string) error {
 	if errors.Is(err, ErrExists) {
 		return nil
 	}
-	s.created = err == nil
+	if s.created = err == nil; s.created {
+		s.keepSpare()
+	}
 	return err
 }
 

@@ -59,7 +59,7 @@ func (s *Store) rewriteState(dir string, st PlaceState) error {
 	if err != nil {
 		return err
 	}
-	if err := s.putFile(path, b); err != nil {
+	if err := s.putAnyway(path, b); err != nil {
 		return err
 	}
 	// Only their age is lost if this fails.
@@ -96,6 +96,9 @@ func (c *collector) sweepPlaces(ctx context.Context) error {
 func (c *collector) removePlace(ctx context.Context, p placeInfo) error {
 	if p.state.Key != "" && !c.o.DryRun {
 		lock, err := c.s.Lock(ctx, KeyLock(p.state.Key), "a collection", nil)
+		if errors.Is(err, ErrNoSpace) && c.s.spendSpare() {
+			lock, err = c.s.Lock(ctx, KeyLock(p.state.Key), "a collection", nil)
+		}
 		if errors.Is(err, ErrBusy) {
 			return nil
 		}

@@ -55,6 +55,9 @@ func newLab(t *testing.T) *site {
 // in is the path of a name in the lab's directory.
 func (s *site) in(name string) string { return filepath.Join(filepath.Dir(s.dir), name) }
 
+// seen is where this process sees a path of the lab's namespace.
+func (s *site) seen(path string) string { return fmt.Sprintf("/proc/%d/root%s", s.space.pid, path) }
+
 // as is the lab as another user sees it.
 func (s *site) as(u user) *site {
 	c := *s

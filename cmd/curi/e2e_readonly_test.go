@@ -25,7 +25,7 @@ func newReadOnly(t *testing.T, mounted bool) (s *site, stage []string) {
 	// Views that are there already would hide what is to be seen.
 	s.ok("sh", "-c", `cd "$CURI_STORE"; chmod -R u+w views; rm -r views/*`)
 	if mounted {
-		s.ok("mount", "-o", "remount,ro", fs)
+		s.eventually(nil, "the run's own mount to leave", func() bool { return s.run("mount", "-o", "remount,ro", fs).status == 0 })
 		return s, stage
 	}
 	s.give(theNobody, s.dir, s.in("home"), s.in("mnt"))

@@ -141,8 +141,8 @@ func wayOut(err error) string {
 	switch {
 	case errors.Is(err, cas.ErrFormat) && !strings.Contains(msg, "--store"):
 		return msg + "; use the Curi that made it, or another store with --store DIR"
-	case errors.Is(err, cas.ErrNoSpace) && !strings.Contains(msg, "curi gc"):
-		return msg + "; free some with curi gc, take files over with --move, leave them where they are with --reference, or use a store elsewhere with --store DIR"
+	case errors.Is(err, cas.ErrNoSpace) && !strings.Contains(msg, "free some"):
+		return msg + "; free some (curi rm, then curi gc) or use a store elsewhere (--store DIR)"
 	}
 	return msg
 }

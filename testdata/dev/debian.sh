@@ -14,6 +14,8 @@ need getfattr attr
 need git git
 need b3sum b3sum
 need mkfs.ext4 e2fsprogs
+need mkfs.xfs xfsprogs
+need mkfs.btrfs btrfs-progs
 need unshare util-linux
 need setpriv util-linux
 need mount mount
