@@ -37,7 +37,9 @@ type VerifyReport struct {
 // Verify rehashes blobs, referenced files and trees, checks that outboards
 // lead to their digests and that stored trees are whole, and moves what is bad
 // to STORE/quarantine/<digest>.<time>; referenced files are left as they are,
-// and a damaged outboard is made again. Others may go on using the store.
+// and a damaged outboard is made again. What the disk does not give is reported
+// and left where it is: another read may succeed. So is all that is bad in a
+// store that can only be read. Others may go on using the store.
 func (s *Store) Verify(ctx context.Context, o VerifyOptions) (VerifyReport, error) {
 	r, err := s.verify(ctx, o)
 	if err != nil {
@@ -64,8 +66,11 @@ func (s *Store) verify(ctx context.Context, o VerifyOptions) (VerifyReport, erro
 	if err := v.usedBy(ctx); err != nil {
 		return VerifyReport{}, err
 	}
-	if err := v.quarantine(ctx); err != nil {
+	if err := v.quarantine(ctx); ctx.Err() != nil {
 		return VerifyReport{}, err
+	} else if err != nil {
+		// What was found is worth more than what cannot be done about it.
+		s.log.Warn("what is bad stays where it is", "err", err)
 	}
 	r := VerifyReport{BlobsChecked: v.checked, Bad: lost}
 	for _, d := range v.order() {
@@ -182,34 +187,39 @@ func (v *verification) blob(ctx context.Context, d Digest) (int64, error) {
 	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
-		return 0, err
+		v.found(d, finding{reason: unreadable(err)})
+		return 0, nil
 	}
 	if !fi.Mode().IsRegular() {
 		v.found(d, finding{reason: "is not a regular file", path: path, file: fi})
 		return 0, nil
 	}
-	ob, err := v.openOutboard(d, fi.Size())
-	if err != nil {
-		return 0, err
-	}
+	ob := v.openOutboard(d, fi.Size())
 	var have Digest
 	if ob == nil {
 		have, err = hashFile(ctx, f, fi.Size(), nil)
 	} else {
-		defer ob.f.Close()
+		defer ob.Close()
 		have, err = hashFile(ctx, f, fi.Size(), ob)
 	}
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
-	case err != nil:
+	case errors.Is(err, ErrChanged):
 		v.found(d, finding{reason: "cannot be read: " + err.Error(), path: path, file: fi})
+	case err != nil:
+		v.found(d, finding{reason: unreadable(err)})
 	case have != d:
 		v.found(d, finding{reason: fmt.Sprintf("its %d bytes have the digest %s", fi.Size(), have), path: path, file: fi})
 	case ob != nil && ob.wrong.Load():
 		return fi.Size(), v.remakeOutboard(ctx, d, f, fi.Size())
 	}
 	return fi.Size(), nil
+}
+
+// unreadable words what the disk, not the bytes, is to blame for.
+func unreadable(err error) string {
+	return fmt.Sprintf("cannot be read: %v; it stays where it is, as another read may succeed", err)
 }
 
 // reference checks one referenced file by its digest; it is never touched.
@@ -259,7 +269,8 @@ func (v *verification) tree(ctx context.Context, d Digest) error {
 		return nil
 	}
 	if err != nil {
-		return err
+		v.found(d, finding{reason: unreadable(err)})
+		return nil
 	}
 	t, err := v.s.Tree(ctx, d)
 	switch {
@@ -267,8 +278,11 @@ func (v *verification) tree(ctx context.Context, d Digest) error {
 		return ctx.Err()
 	case errors.Is(err, ErrNotFound):
 		return nil
-	case err != nil:
+	case errors.Is(err, ErrCorrupt):
 		v.found(d, finding{reason: err.Error(), path: path, file: fi})
+		return nil
+	case err != nil:
+		v.found(d, finding{reason: unreadable(err)})
 		return nil
 	}
 	for i := range t.Entries {

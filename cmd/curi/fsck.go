@@ -18,7 +18,10 @@ func newFsck(a *app) *cobra.Command {
 		Short: "Rehash what is stored and quarantine what is bad",
 		Long: `Read every blob and tree again and compare it with its digest. What is bad is moved
 to the store's quarantine, and whatever used it is named. The exit status is 122
-where something was bad.`,
+where something was bad.
+
+A file that the disk fails to read is reported and left where it is, as another
+read may succeed. If none does, remove the file that is named and add it again.`,
 		Example: `  curi fsck
   curi fsck --sample 5%    # a share of the blobs, chosen at random
   curi fsck --json`,
@@ -62,7 +65,7 @@ func (a *app) fsck(ctx context.Context, share float64) error {
 		err = a.write(wordVerify(r))
 	}
 	if err == nil && len(r.Bad) > 0 {
-		return &statusError{exitCorrupt, fmt.Errorf("%s bad; what the store had of them is in %s; add or run again what used them", areBad(len(r.Bad)), filepath.Join(s.Dir(), "quarantine"))}
+		return &statusError{exitCorrupt, fmt.Errorf("%s bad; bytes that do not match their digest go to %s; add or run again what used them", areBad(len(r.Bad)), filepath.Join(s.Dir(), "quarantine"))}
 	}
 	return err
 }
