@@ -104,20 +104,17 @@ func (h *blobHandle) PassthroughFd() (int, bool) { return h.fd(), h.n.through }
 
 func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	h.n.f.stats.Reads.Add(1)
-	return readAt(h.fd(), dest, off)
-}
-
-// readAt answers a read; a pipe between the file and the kernel pays off for
-// large ones only.
-func readAt(fd int, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	if len(dest) > smallFile {
-		return fuse.ReadResultFd(uintptr(fd), off, len(dest)), 0
+	want := max(0, min(int64(len(dest)), h.n.size-off))
+	r, errno := readAt(h.fd(), dest[:want], off)
+	if errno == 0 && int64(r.Size()) < want {
+		r.Done()
+		errno = syscall.EIO // cut off behind the store's back
 	}
-	n, err := unix.Pread(fd, dest, off)
-	if err != nil {
-		return nil, toErrno(err)
+	if errno != 0 {
+		h.n.f.log.Error("cannot read a file; `curi fsck` says what the store lacks", "blob", h.n.digest, "offset", off, "err", errno)
+		return nil, errno
 	}
-	return fuse.ReadResultData(dest[:n]), 0
+	return r, 0
 }
 
 func (h *blobHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {

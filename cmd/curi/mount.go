@@ -32,7 +32,10 @@ returns when the mount serves; "curi umount DIR" ends it.
 
   DIR/artifacts/NAME      the newest version; NAME@3, NAME@best
   DIR/cas/DIGEST          any file or directory by its digest
-  DIR/runs/RUN            in, out, work, logs, record.json, log.txt of a run`,
+  DIR/runs/RUN            in, out, work, logs, record.json, log.txt of a run
+
+What goes wrong while it serves, such as a file that the disk cannot read, is
+logged in /tmp/curi-UID/logs.`,
 		Example: `  curi mount ~/curi
   ls ~/curi/artifacts/digits
   sudo curi mount /mnt/curi -o allow_other
@@ -98,7 +101,7 @@ func (a *app) mount(ctx context.Context, dir string, opts []string, foreground b
 		a.say("mounting %s at %s; Ctrl-C ends it", s.Dir(), dir)
 		return a.serveForeground(ctx, curifs, args)
 	}
-	m, err := startCurifs(ctx, curifs, args, dir)
+	m, err := startCurifs(ctx, curifs, args, dir, openLog(s, dir))
 	if err != nil {
 		return err
 	}
@@ -195,9 +198,27 @@ func (a *app) serveForeground(ctx context.Context, curifs string, args []string)
 // readyWait bounds how long curifs may take to say that it serves.
 const readyWait = 20 * time.Second
 
+// openLog opens the file for what the server of a mount has to say, once there
+// is no terminal any more; nil where there can be none.
+func openLog(s *cas.Store, dir string) *os.File {
+	logs := filepath.Join(cas.UserDir(), "logs")
+	if cas.MakeUserDir() != nil || os.MkdirAll(logs, 0o700) != nil {
+		return nil
+	}
+	name := s.ID()[:8] + strings.ReplaceAll(dir, "/", "-")
+	f, err := os.OpenFile(filepath.Join(logs, name[:min(len(name), 200)]+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil
+	}
+	return f
+}
+
 // startCurifs starts curifs detached from this process and waits until it
-// serves.
-func startCurifs(ctx context.Context, curifs string, args []string, dir string) (cas.Mount, error) {
+// serves. It closes log, which may be nil.
+func startCurifs(ctx context.Context, curifs string, args []string, dir string, log *os.File) (cas.Mount, error) {
+	if log != nil {
+		defer log.Close()
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return cas.Mount{}, err
@@ -206,6 +227,9 @@ func startCurifs(ctx context.Context, curifs string, args []string, dir string) 
 	cmd := exec.Command(curifs, append(args, "--ready-fd", "3")...)
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{w}
+	if log != nil {
+		cmd.Stderr = log
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	w.Close()
