@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -68,14 +69,12 @@ func parse(args []string) (command, error) {
 		}
 		if !joined && (name == "-o" || name == "--ready-fd" || name == "-t") {
 			if i++; i == len(args) {
-				failed = errors.Join(failed, fmt.Errorf("%s needs a value; see curifs --help", name))
+				failed = cmp.Or(failed, fmt.Errorf("%s needs a value; see curifs --help", name))
 				break
 			}
 			value = args[i]
 		}
-		if err := c.option(name, value); err != nil && failed == nil {
-			failed = err
-		}
+		failed = cmp.Or(failed, c.option(name, value)) // the first is told, in one line
 	}
 	if failed != nil || c.help || c.version {
 		return c, failed
@@ -84,6 +83,12 @@ func parse(args []string) (command, error) {
 		return c, fmt.Errorf("want STORE and DIR, have %d arguments; see curifs --help", len(rest))
 	}
 	c.store, c.dir = rest[0], rest[1]
+	switch "" {
+	case c.store:
+		return c, errors.New("STORE is empty; see curifs --help")
+	case c.dir:
+		return c, errors.New("DIR is empty; see curifs --help")
+	}
 	return c, nil
 }
 

@@ -22,6 +22,7 @@ func TestParse(t *testing.T) {
 		{args: "curifs S", err: "want STORE and DIR, have 1"},
 		{args: "curifs S D E", err: "have 3"},
 		{args: "curifs S D -o", err: "-o needs a value"},
+		{args: "curifs --bad S D -o", err: "unknown option --bad"},
 		{args: "curifs S D -o alow_other", err: "-o alow_other: unknown option"},
 		{args: "curifs S D -o ro", err: "-o ro"},
 		{args: "curifs S D --ready", err: "unknown option --ready"},
