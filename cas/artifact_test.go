@@ -284,3 +284,27 @@ func TestTagThatMovedIsNotRemoved(t *testing.T) {
 		t.Errorf("the tag that was removed: %v", err)
 	}
 }
+
+func FuzzParseVersion(f *testing.F) {
+	f.Add([]byte(`{"tree":"` + strings.Repeat("ab", 32) + `","time":"2026-01-02T03:04:05Z","made_by":"train-7f3k2m.model","tags":["best"]}`))
+	f.Add([]byte(`{"removed":true}`))
+	f.Add([]byte(`{"tree":null,"removed":false}`))
+	f.Add([]byte("\n{}"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		v, err := parseVersion(b)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNotFound) {
+				t.Fatalf("an error of no kind: %v", err)
+			}
+			return
+		}
+		enc, err := encodeJSON(versionFile{Version: v})
+		if err != nil {
+			t.Fatalf("what was parsed cannot be written: %v", err)
+		}
+		again, err := parseVersion(enc)
+		if err != nil || again.Tree != v.Tree || !again.Time.Equal(v.Time) || again.MadeBy != v.MadeBy {
+			t.Fatalf("%q became %q: %v", b, enc, err)
+		}
+	})
+}

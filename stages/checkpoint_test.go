@@ -11,7 +11,7 @@ import (
 )
 
 // zipFile is the shape of what torch.save writes.
-func zipFile(t *testing.T) string {
+func zipFile(t testing.TB) string {
 	t.Helper()
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
@@ -99,4 +99,27 @@ func TestNewestCheckpoint(t *testing.T) {
 			t.Errorf("%s: offers %q (%v), want %q", c.name, got, err, want)
 		}
 	}
+}
+
+// FuzzCheckpoint checks that a file of any bytes can be judged, and that no
+// .safetensors file is complete when a byte is missing or one is too many.
+func FuzzCheckpoint(f *testing.F) {
+	f.Add([]byte(zipFile(f)))
+	f.Add([]byte(safetensorsFile(8)))
+	f.Add(append(binary.LittleEndian.AppendUint64(nil, 2), "{}"...))
+	f.Add(append(binary.LittleEndian.AppendUint64(nil, 1<<63), "{}"...))
+	f.Add(append(binary.LittleEndian.AppendUint64(nil, 36), `{"w":{"data_offsets":[0,9223372036854775807]}}`...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n := int64(len(b))
+		zipComplete(bytes.NewReader(b), n)
+		if !safetensorsComplete(bytes.NewReader(b), n) {
+			return
+		}
+		if safetensorsComplete(bytes.NewReader(b[:n-1]), n-1) {
+			t.Errorf("%q is complete without its last byte too", b)
+		}
+		if safetensorsComplete(bytes.NewReader(append(b[:n:n], 0)), n+1) {
+			t.Errorf("%q is complete with one byte more too", b)
+		}
+	})
 }

@@ -173,6 +173,11 @@ func (c *config) load(file, base string) error {
 	if err != nil {
 		return fmt.Errorf("reading the configuration: %w", err)
 	}
+	return c.parse(b, file, base)
+}
+
+// parse is load of what stands in a file.
+func (c *config) parse(b []byte, file, base string) error {
 	var doc yaml.Node
 	if err := yaml.Unmarshal(b, &doc); err != nil {
 		return usagef("%s: %s", file, strings.TrimPrefix(oneLine(err.Error()), "yaml: "))
