@@ -102,7 +102,8 @@ func (r *run) cannotStart(err error) outcome {
 	return outcome{status: stages.Failed, exit: notStarted(err), reason: fmt.Sprintf("%s could not be started: %s", r.shown[0], oneLine(err))}
 }
 
-// watch follows the guard's reports and passes on signals.
+// watch follows the guard's reports and passes on signals. It does first and
+// says afterwards: who reads stderr may be stuck.
 func (r *run) watch() outcome {
 	var (
 		timeout  <-chan time.Time
@@ -147,13 +148,13 @@ func (r *run) watch() outcome {
 			r.passOn(sig)
 		case <-timeout:
 			timedOut = true
-			r.warn("the time limit of %s is over: SIGTERM to %s, SIGKILL to what is left in %s", r.o.Timeout, filepath.Base(r.argv[0]), r.o.Grace)
 			r.link.signal(syscall.SIGTERM, r.o.Grace)
+			r.warn("the time limit of %s is over: SIGTERM to %s, SIGKILL to what is left in %s", r.o.Timeout, filepath.Base(r.argv[0]), r.o.Grace)
 		case <-mountDead:
 			mountDead = nil
 			out.err = r.mountDied()
-			r.warn("%s; ending the command", oneLine(out.err))
 			r.link.signal(syscall.SIGTERM, r.o.Grace)
+			r.warn("%s; ending the command", oneLine(out.err))
 		}
 	}
 }
@@ -196,17 +197,19 @@ func (r *run) passOn(sig syscall.Signal) {
 			if time.Since(r.lastInt) < secondInt {
 				return
 			}
-			r.warn("interrupted again: killing all that is left of %s", program)
 			r.link.kill()
+			r.warn("interrupted again: killing all that is left of %s", program)
 			return
 		}
 		r.interrupts++
 		r.lastInt = time.Now()
+	}
+	r.link.signal(sig, r.o.Grace)
+	if sig == syscall.SIGINT {
 		r.warn("interrupted: SIGINT to %s, which has %s to end; Ctrl-C again kills it", program, r.o.Grace)
 	} else {
 		r.warn("%s: passed on to %s, which has %s to end", signalName(sig), program, r.o.Grace)
 	}
-	r.link.signal(sig, r.o.Grace)
 }
 
 // sayLeft names what outlives the command.

@@ -2,6 +2,8 @@ package launcher
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -217,5 +219,76 @@ func TestSignalsKnowAReusedPID(t *testing.T) {
 	signalAll([]process{{PID: st.pid, Name: st.name, start: st.start}}, syscall.SIGKILL)
 	if err := cmd.Wait(); err == nil {
 		t.Error("it was not killed")
+	}
+}
+
+// A reader of stderr that is stuck keeps no signal and no time limit from the
+// command.
+func TestSignalWithStuckStderr(t *testing.T) {
+	for _, why := range []string{"signal", "timeout"} {
+		t.Run(why, func(t *testing.T) {
+			c := shell(t, `trap ': > "$MARKS/trapped"; exit 7' TERM; : > "$MARKS/ready"; while true; do sleep 0.05; done`)
+			if why == "timeout" {
+				c.Timeout = 3 * time.Second
+			}
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			defer w.Close()
+			self, err := os.Executable()
+			if err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(self, callArg, c.json(t))
+			cmd.Stderr = w
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			mark := func(name string) func() bool {
+				return func() bool { _, err := os.Stat(filepath.Join(c.marks(), name)); return err == nil }
+			}
+			ended := make(chan struct{})
+			go func() {
+				_ = cmd.Wait()
+				close(ended)
+			}()
+			t.Cleanup(func() {
+				_ = cmd.Process.Kill()
+				<-ended
+			})
+			waitFor(t, "the command", mark("ready"))
+			fillPipe(t, w)
+			if why == "signal" {
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+			}
+			waitFor(t, "the signal in the command", mark("trapped"))
+			go io.Copy(io.Discard, r)
+			<-ended
+			if got := cmd.ProcessState.ExitCode(); got != 143 {
+				t.Errorf("exit status %d, want 143", got)
+			}
+		})
+	}
+}
+
+// fillPipe fills the pipe that w writes to, to the last byte.
+func fillPipe(t *testing.T, w *os.File) {
+	t.Helper()
+	// An open file of its own: w must go on blocking who writes to it.
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", w.Fd()), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for {
+		if _, err := syscall.Write(int(f.Fd()), []byte{'x'}); errors.Is(err, syscall.EAGAIN) {
+			return
+		} else if err != nil && !errors.Is(err, syscall.EINTR) {
+			t.Fatal(err)
+		}
 	}
 }
