@@ -202,30 +202,15 @@ func (s *slowReader) Write(p []byte) (int, error) {
 }
 
 func TestReaderThatTakesItsTimeGetsAll(t *testing.T) {
-	was := drainTime
-	drainTime = 50 * time.Millisecond
-	t.Cleanup(func() { drainTime = was })
+	shortDrain(t)
 	path := filepath.Join(t.TempDir(), "log")
 	log, err := newKeptLog(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
 	slow := &slowReader{read: make(chan struct{})}
-	s, err := newStdio(null, slow, slow, log)
-	if err != nil {
-		t.Fatal(err)
-	}
 	text := strings.Repeat("x", 1000) + "\n"
-	if _, err := s.command[1].WriteString(text); err != nil {
-		t.Fatal(err)
-	}
-	s.started()
-	done := make(chan struct{})
-	go func() { s.drain(t.Context()); close(done) }()
+	done := drained(t, slow, log, text)
 	waitFor(t, "the log", func() bool { b, _ := os.ReadFile(path); return string(b) == text })
 	select {
 	case <-done:
@@ -236,5 +221,60 @@ func TestReaderThatTakesItsTimeGetsAll(t *testing.T) {
 	<-done
 	if slow.String() != text {
 		t.Errorf("the reader got %q", slow.String())
+	}
+}
+
+func shortDrain(t *testing.T) {
+	was := drainTime
+	drainTime = 50 * time.Millisecond
+	t.Cleanup(func() { drainTime = was })
+}
+
+// drained gives text out as a command that ended would have left it. The
+// channel is closed when all was taken, or given up.
+func drained(t *testing.T, live io.Writer, log *keptLog, text string) chan struct{} {
+	t.Helper()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStdio(null, live, live, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.command[1].WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+	s.started()
+	done := make(chan struct{})
+	go func() { s.drain(t.Context()); close(done) }()
+	return done
+}
+
+// The end of the log is what tells why a run failed: a disk that stalls must
+// not cost it.
+func TestLogOnADiskThatStallsIsWhole(t *testing.T) {
+	shortDrain(t)
+	disk, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	defer w.Close()
+	fillPipe(t, w)
+	const text = "first\nTraceback\n"
+	var live output
+	done := drained(t, &live, &keptLog{f: w, mask: newMasker(nil)}, text)
+	select {
+	case <-done:
+		t.Error("it did not wait for the log")
+	case <-time.After(6 * drainTime):
+	}
+	var kept output
+	go io.Copy(&kept, disk)
+	<-done
+	waitFor(t, "the log", func() bool { return strings.HasSuffix(kept.String(), text) })
+	if live.String() != text {
+		t.Errorf("the caller got %q", live.String())
 	}
 }

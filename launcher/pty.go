@@ -29,7 +29,8 @@ type stdio struct {
 	command [3]*os.File // for the command; closed by started
 	ends    []*os.File  // curi's ends
 	readers sync.WaitGroup
-	showing atomic.Int32 // readers that wait for the caller to take their bytes
+	keeping atomic.Int32 // readers that wait for the disk to take their bytes
+	showing atomic.Int32 // readers that wait for the caller to do so
 	winch   chan os.Signal
 }
 
@@ -101,7 +102,9 @@ func (s *stdio) copy(src *os.File, live io.Writer, mu *sync.Mutex, log *keptLog)
 			n, err := src.Read(buf)
 			if n > 0 {
 				// The log first: a caller may take its time (`| less`).
+				s.keeping.Add(1)
 				_, _ = kept.Write(buf[:n])
+				s.keeping.Add(-1)
 				if live != nil {
 					s.showing.Add(1)
 					mu.Lock()
@@ -141,8 +144,9 @@ func (s *stdio) started() {
 	s.command = [3]*os.File{}
 }
 
-// drain waits for the end of the output, once the tree is gone: as long as
-// the caller takes to read it, unless ctx ends, else for drainTime.
+// drain waits for the end of the output, once the tree is gone: as long as the
+// log's disk takes, and the caller to read it, unless ctx ends; else for
+// drainTime.
 func (s *stdio) drain(ctx context.Context) {
 	ended := make(chan struct{})
 	go func() { s.readers.Wait(); close(ended) }()
@@ -153,7 +157,7 @@ func (s *stdio) drain(ctx context.Context) {
 			return
 		case <-time.After(drainTime / 30):
 		}
-		if s.showing.Load() > 0 && ctx.Err() == nil {
+		if s.keeping.Load() > 0 || s.showing.Load() > 0 && ctx.Err() == nil {
 			last = time.Now()
 		}
 	}
