@@ -51,6 +51,7 @@ func (e *execution) accept(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 		defer lock.Release()
+		defer e.keepBeating(lock)()
 	}
 	res, err := a.publish(ctx)
 	if a.pin != nil {

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/stages"
@@ -67,6 +70,56 @@ func TestAcceptAnEarlierFailedRun(t *testing.T) {
 	c.Accept = first.Run
 	res, _ := c.must(t)
 	wantFile(t, res.Outputs["model"].Path, "saved\n")
+}
+
+// What is accepted may be large, and take longer to seal than another host
+// waits for a sign of life.
+func TestAcceptShowsThatItLives(t *testing.T) {
+	was := beatEvery
+	beatEvery = 20 * time.Millisecond
+	t.Cleanup(func() { beatEvery = was })
+	c := shell(t, "echo saved > {out.model}; exit 1")
+	failed, _, _ := c.run(t)
+	oldKey := c.runs(t)[0].Key
+	// The call waits as long as a collection sweeps.
+	sweep, err := os.OpenFile(filepath.Join(c.Store, "locks", "collect"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sweep.Close()
+	if err := syscall.Flock(int(sweep.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	c.Stage.Params = []stages.Param{{Name: "lr", Type: "int", Raw: "1", Canonical: "1"}}
+	c.Accept = failed.Run
+	done := make(chan error)
+	go func() { _, _, err := c.run(t); done <- err }()
+	s := c.open(t)
+	held := map[string]time.Time{}
+	waitFor(t, "signs of life on both keys' locks", func() bool {
+		names, _ := filepath.Glob(filepath.Join(s.Dir(), "locks", "key", "*"))
+		beats := 0
+		for _, name := range names {
+			b, err := os.ReadFile(name)
+			fi, serr := os.Stat(name)
+			if err != nil || serr != nil || !strings.Contains(string(b), holderPrefix) {
+				continue
+			}
+			if first, ok := held[name]; !ok {
+				held[name] = fi.ModTime()
+			} else if fi.ModTime().After(first) {
+				beats++
+			}
+		}
+		return beats == 2
+	})
+	if _, ok := held[filepath.Join(s.Dir(), "locks", "key", oldKey)]; !ok {
+		t.Errorf("locked were %v", held)
+	}
+	sweep.Close()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestAcceptRefuses(t *testing.T) {

@@ -59,8 +59,7 @@ func (r *run) failed(err error) outcome {
 
 // do prepares the places, runs the command and publishes what it wrote.
 func (r *run) do(ctx context.Context) (*Result, error) {
-	beating := r.keepBeating()
-	defer beating()
+	defer r.keepBeating(r.lock)()
 	defer r.release()
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
@@ -97,9 +96,9 @@ func (r *run) abandon(ctx context.Context, out outcome, why error) error {
 	return errors.Join(err, stages.PutRun(ctx, r.s, r.info, cas.Digest{}))
 }
 
-// keepBeating shows on the key's lock that this process lives, until the
-// returned function is called. The guard does the same while the command runs.
-func (r *run) keepBeating() (stop func()) {
+// keepBeating shows on a key's lock that this process lives, until the returned
+// function is called. The guard does the same while the command runs.
+func (e *execution) keepBeating(lock *cas.Lock) (stop func()) {
 	done := make(chan struct{})
 	go func() {
 		t := time.NewTicker(beatEvery)
@@ -107,8 +106,8 @@ func (r *run) keepBeating() (stop func()) {
 		for {
 			select {
 			case <-t.C:
-				if err := r.lock.Beat(); err != nil {
-					r.o.Log.Warn("show that the run lives", "run", r.id, "error", err)
+				if err := lock.Beat(); err != nil {
+					e.o.Log.Warn("show that the run lives", "run", e.id, "error", err)
 				}
 			case <-done:
 				return
