@@ -167,7 +167,9 @@ func makeEmptyDir(dir string) (undo func() error, err error) {
 func removeBelow(dir string) error {
 	ents, err := os.ReadDir(dir)
 	for _, e := range ents {
-		err = errors.Join(err, removeAll(filepath.Join(dir, e.Name())))
+		if rerr := removeAll(filepath.Join(dir, e.Name())); err == nil {
+			err = rerr
+		}
 	}
 	return err
 }

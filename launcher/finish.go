@@ -40,6 +40,12 @@ func (r *run) finish(ctx context.Context, out *outcome) (*Result, error) {
 			s.added.Release()
 		}
 	}()
+	// Sealing takes its time.
+	if err := r.lost(); err != nil {
+		r.sayKept(done)
+		out.err = r.abandon(ctx, *out, err)
+		return nil, out.err
+	}
 	if out.status != stages.Succeeded { // else seal has closed it
 		if err := r.place.SetSealing(ctx, true); err != nil {
 			r.warn("%s", oneLine(err))
@@ -62,7 +68,9 @@ func (r *run) finish(ctx context.Context, out *outcome) (*Result, error) {
 		r.info.Status, r.info.Exit, r.info.Ended = out.status, out.exit, time.Now().UTC()
 		_ = stages.PutRun(ctx, r.s, r.info, r.info.Tree)
 	}
-	r.closePlace(ctx, out)
+	if r.lost() == nil {
+		r.closePlace(ctx, out)
+	}
 	if out.status != stages.Succeeded {
 		r.summary(ctx, out)
 		r.sayKept(done)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -166,5 +168,66 @@ func TestLockTakenOverWhileItRan(t *testing.T) {
 	wantFile(t, filepath.Join(c.at(t), "out", "model", "model.bin"), "m\n")
 	if rs := c.runs(t); len(rs) != 1 || rs[0].Status != stages.Failed {
 		t.Errorf("runs: %+v", rs)
+	}
+}
+
+// What the command wrote may take longer to seal than the lock lasts on a file
+// server that hangs. The places are another host's then.
+func TestKeyIsLostWhileSealing(t *testing.T) {
+	c := shell(t, "echo m > {out.model}; echo z > {out.z}; : > $MARKS/ready; until [ -e $MARKS/go ]; do sleep 0.05; done")
+	c.Stage.Outputs = append(c.Stage.Outputs, stages.Output{Name: "z", Path: "z.bin"})
+	done := make(chan error)
+	go func() { _, _, err := c.run(t); done <- err }()
+	waitFor(t, "the command", func() bool { _, err := os.Stat(filepath.Join(c.marks(), "ready")); return err == nil })
+	sweep, err := os.OpenFile(filepath.Join(c.Store, "locks", "collect"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sweep.Close()
+	if err := syscall.Flock(int(sweep.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	c.mark(t, "go")
+	waitFor(t, "the first output to wait for the collection", func() bool {
+		found, _ := filepath.Glob(filepath.Join(c.Store, "staging", "add-*"))
+		return len(found) > 0
+	})
+	// The other host takes the key over and begins its own run.
+	lock := filepath.Join(c.Store, "locks", cas.KeyLock(c.runs(t)[0].Key))
+	taken := filepath.Join(c.Store, "locks", "taken")
+	if err := errors.Join(os.WriteFile(taken, nil, 0o644), os.Rename(taken, lock)); err != nil {
+		t.Fatal(err)
+	}
+	c.rewrite(t, "out/z/z.bin", "half of theirs")
+	c.rewrite(t, "tmp/theirs", "in use")
+	theirs := `{"key":"` + c.runs(t)[0].Key + `","run":"train-000abc","attempt":1,"active":true,"inputs":{},"result":""}` + "\n"
+	c.rewrite(t, "state.json", theirs)
+	sweep.Close()
+	if err := <-done; !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "taken over") {
+		t.Errorf("the run ended with %v", err)
+	}
+	for name, want := range map[string]string{"out/z/z.bin": "half of theirs", "tmp/theirs": "in use", "state.json": theirs} {
+		wantFile(t, filepath.Join(c.at(t), name), want)
+	}
+	rs := c.runs(t)
+	if len(rs) != 1 || rs[0].Status != stages.Failed {
+		t.Errorf("runs: %+v", rs)
+	}
+	if _, err := c.open(t).Ref(t.Context(), "stage/"+rs[0].Key); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("a result was published: %v", err)
+	}
+	// What was sealed before is not lost.
+	c.collect(t)
+	if !c.open(t).HasBlob(cas.Sum([]byte("m\n"))) {
+		t.Error("the output that was sealed is gone")
+	}
+}
+
+// rewrite replaces a file in the place of the only run.
+func (c call) rewrite(t *testing.T, name, text string) {
+	t.Helper()
+	path := filepath.Join(c.at(t), name)
+	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
 	}
 }

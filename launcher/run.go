@@ -77,7 +77,7 @@ func (r *run) do(ctx context.Context) (*Result, error) {
 	} else {
 		out = r.execute(ctx)
 	}
-	if err := r.lock.Beat(); errors.Is(err, cas.ErrBusy) {
+	if err := r.lost(); err != nil {
 		return nil, r.abandon(context.WithoutCancel(ctx), out, err)
 	}
 	res, err := r.finish(context.WithoutCancel(ctx), &out)
@@ -87,13 +87,24 @@ func (r *run) do(ctx context.Context) (*Result, error) {
 	return res, out.err
 }
 
+// lost says that another host took the key over, nil if none did.
+func (r *run) lost() error {
+	if err := r.lock.Beat(); errors.Is(err, cas.ErrBusy) {
+		return err
+	}
+	return nil
+}
+
 // abandon ends a run whose key another host took over: the places are that
 // host's now, and what lies there may be what its run writes.
 func (r *run) abandon(ctx context.Context, out outcome, why error) error {
 	_ = r.log.close()
 	r.info.Status, r.info.Exit, r.info.Ended = stages.Failed, exitRefused, time.Now().UTC()
 	err := fmt.Errorf("%w: %s ended with exit status %d, and nothing is published: %w", ErrRefused, r.id, out.exit, why)
-	return errors.Join(err, stages.PutRun(ctx, r.s, r.info, cas.Digest{}))
+	if perr := stages.PutRun(ctx, r.s, r.info, r.info.Tree); perr != nil {
+		err = fmt.Errorf("%w; and then: %w", err, perr)
+	}
+	return err
 }
 
 // keepBeating shows on a key's lock that this process lives, until the returned

@@ -66,6 +66,9 @@ func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 		return nil, err
 	}
 	for _, out := range take {
+		if err := r.lost(); err != nil {
+			return done, err
+		}
 		free, err := r.reserve()
 		if err != nil {
 			return done, err
