@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -301,8 +302,38 @@ func ParseRecord(b []byte) (*Record, error) {
 	if r.Format < 1 || r.Key == "" || r.Run == "" {
 		return nil, fmt.Errorf("record: %w: format, key or run is missing", cas.ErrCorrupt)
 	}
+	if err := r.checkNames(); err != nil {
+		return nil, fmt.Errorf("record: %w: %v", cas.ErrCorrupt, err)
+	}
 	if len(all) > 0 {
 		r.Unknown = all
 	}
 	return r, nil
+}
+
+// checkNames refuses names that no stage could have declared: whoever makes the
+// places of a run again would follow them out of its directory.
+func (r *Record) checkNames() error {
+	for _, in := range r.Inputs {
+		if err := cas.CheckName(in.Name); err != nil {
+			return err
+		}
+		if in.File != "" && !filepath.IsLocal(in.File) {
+			return fmt.Errorf("input %s: the path %q leads out of its tree", in.Name, in.File)
+		}
+	}
+	for _, o := range r.Outputs {
+		if err := cas.CheckName(o.Name); err != nil {
+			return err
+		}
+		if !filepath.IsLocal(o.Path) {
+			return fmt.Errorf("output %s: the path %q leads out of its directory", o.Name, o.Path)
+		}
+	}
+	for _, w := range r.Work {
+		if err := cas.CheckName(w); err != nil {
+			return err
+		}
+	}
+	return nil
 }

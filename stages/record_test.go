@@ -149,3 +149,22 @@ func FuzzParseRecord(f *testing.F) {
 		}
 	})
 }
+
+// Records come from others, too, and their names become paths.
+func TestRecordWithNamesThatLeadOut(t *testing.T) {
+	const good = `{"format":1,"key":"k","preimage":"p","run":"r",` +
+		`"inputs":[{"name":"data","file":"a/b.txt"}],"outputs":[{"name":"model","path":"x/model.ckpt"},{"name":"dir","path":"."}],"work":["ck"]}`
+	if _, err := ParseRecord([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range [][2]string{
+		{`"data"`, `"../../../.ssh"`}, {`"a/b.txt"`, `"../../x"`}, {`"a/b.txt"`, `"/etc/passwd"`},
+		{`"model"`, `"a/b"`}, {`"x/model.ckpt"`, `"../model.ckpt"`}, {`"x/model.ckpt"`, `"/model.ckpt"`}, {`"x/model.ckpt"`, `""`},
+		{`"ck"`, `".."`},
+	} {
+		text := strings.Replace(good, bad[0], bad[1], 1)
+		if _, err := ParseRecord([]byte(text)); !errors.Is(err, cas.ErrCorrupt) || errors.Is(err, ErrUsage) {
+			t.Errorf("%s instead of %s: %v", bad[1], bad[0], err)
+		}
+	}
+}
