@@ -149,6 +149,12 @@ func TestRemoteNames(t *testing.T) {
 		"../repo":                                     "repo",
 		"git@example.org:team/repo.git/":              "example.org/team/repo",
 		"https://x-access-token:abc@example.org/a/b/": "example.org/a/b",
+		// What git takes and net/url does not.
+		"https://ada:pa^ss%wo{rd@example.org/a/b.git": "example.org/a/b",
+		"https://ada:p@ss@example.org:8443/a/b":       "example.org/a/b",
+		"https://example.org/a/b?token=abc":           "example.org/a/b",
+		"https://o@dev.example.org/o/My%20P/_git/r":   "dev.example.org/o/My P/_git/r",
+		"ssh://git@[::1]:22/a/b":                      "::1/a/b",
 	} {
 		if got := nameOfURL(remote); got != want {
 			t.Errorf("%s: is called %q, want %q", remote, got, want)

@@ -116,8 +116,21 @@ func remoteName(dotGit string) string {
 
 func nameOfURL(remote string) string {
 	name := strings.TrimPrefix(remote, "file://")
-	if u, err := url.Parse(name); err == nil && u.Scheme != "" && u.Host != "" {
-		name = u.Hostname() + u.Path
+	if scheme, rest, ok := strings.Cut(name, "://"); ok && !strings.Contains(scheme, "/") {
+		// Not by net/url: git takes passwords that are no part of a URL, and what
+		// does not parse must not show them.
+		host, p, _ := strings.Cut(rest, "/")
+		host = host[strings.LastIndexByte(host, '@')+1:]
+		if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+			host = host[:i]
+		}
+		if i := strings.IndexAny(p, "?#"); i >= 0 {
+			p = p[:i]
+		}
+		if plain, err := url.PathUnescape(p); err == nil {
+			p = plain
+		}
+		name = strings.Trim(host, "[]") + "/" + p
 	} else if host, p, ok := strings.Cut(name, ":"); ok && !strings.Contains(host, "/") {
 		if _, h, at := strings.Cut(host, "@"); at {
 			host = h
