@@ -149,8 +149,7 @@ func (c *capture) diff(st *GitState) error {
 	if err != nil {
 		return err
 	}
-	var keep []string
-	left := 0
+	var keep, left []string
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
 		if name == "" {
 			continue
@@ -163,15 +162,22 @@ func (c *capture) diff(st *GitState) error {
 		if kept {
 			keep = append(keep, name)
 		} else {
-			left++
+			left = append(left, name)
 		}
 	}
+	except := belowAny(left, keep)
 	var diff strings.Builder
 	const batch = 200 // names in one command line
 	cut := false
 	for len(keep) > 0 && !cut {
 		n := min(batch, len(keep))
-		args := append([]string{"--literal-pathspecs", "diff", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", base, "--"}, keep[:n]...)
+		args := []string{"diff", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", base, "--"}
+		for _, name := range keep[:n] {
+			args = append(args, ":(literal)"+name)
+		}
+		for _, name := range except {
+			args = append(args, ":(exclude,literal)"+name)
+		}
 		keep = keep[n:]
 		out, c, err := c.git(maxDiff-diff.Len(), args...)
 		if err != nil {
@@ -182,14 +188,33 @@ func (c *capture) diff(st *GitState) error {
 	}
 	st.Diff = strings.ToValidUTF8(diff.String(), "\uFFFD")
 	var notes []string
-	if left > 0 {
-		notes = append(notes, fmt.Sprintf("%d changed files left out: they look like secrets or are in .curiignore", left))
+	if len(left) > 0 {
+		notes = append(notes, fmt.Sprintf("%d changed files left out: they look like secrets or are in .curiignore", len(left)))
 	}
 	if cut {
 		notes = append(notes, fmt.Sprintf("cut after %d bytes", maxDiff))
 	}
 	st.DiffNote = strings.Join(notes, "; ")
 	return nil
+}
+
+// belowAny returns the names that lie below one of dirs: git takes a path for
+// all that is below it, too, where a file became a directory.
+func belowAny(names, dirs []string) []string {
+	is := map[string]bool{}
+	for _, dir := range dirs {
+		is[dir] = true
+	}
+	var found []string
+	for _, name := range names {
+		for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
+			if is[dir] {
+				found = append(found, name)
+				break
+			}
+		}
+	}
+	return found
 }
 
 // kept reports whether a file, relative to the top, may be part of a record.

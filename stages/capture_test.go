@@ -109,6 +109,26 @@ func TestCapture(t *testing.T) {
 	}
 }
 
+// A path that git is given also means all that lies below it.
+func TestCaptureOfAFileThatBecameADirectory(t *testing.T) {
+	needGit(t)
+	dir := writeFiles(t, map[string]string{"conf": "old\n", "keep/a.txt": "old\n"})
+	git(t, dir, "init", "-q", "-b", "main")
+	git(t, dir, "add", ".")
+	git(t, dir, "commit", "-q", "-m", "first")
+	git(t, dir, "rm", "-q", "conf")
+	write(t, dir, "conf/.env", "STAGEDSECRET\n")
+	write(t, dir, "conf/plain.txt", "plain\n")
+	git(t, dir, "add", "-f", "conf")
+	st, err := Capture(t.Context(), Project{Name: "p", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(st.Diff, "SECRET") || !strings.Contains(st.Diff, "-old") || !strings.Contains(st.Diff, "+plain") || !strings.Contains(st.DiffNote, "1 changed files left out") {
+		t.Errorf("the diff is %q (%s)", st.Diff, st.DiffNote)
+	}
+}
+
 func TestFindProject(t *testing.T) {
 	needGit(t)
 	dir := writeFiles(t, map[string]string{"repo/a/b/x": "", "repo/exp/curi.yaml": "project: digits\ncapture: none\nstages: {}\n", "repo/exp/sub/x": "", "repo/unnamed/curi.yaml": "stages: {}\n"})
