@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -230,5 +231,27 @@ func TestWhatBindStoredIsKept(t *testing.T) {
 	}
 	if s.HasTree(made) || !s.HasTree(whole.Tree) {
 		t.Errorf("after Release: the input is there: %v; the artifact: %v", s.HasTree(made), s.HasTree(whole.Tree))
+	}
+}
+
+// A tool that prints without end is keyed, or given up, without holding it all.
+func TestToolThatPrintsMuch(t *testing.T) {
+	s := newStore(t)
+	dir := t.TempDir()
+	const n = 200_000_000
+	h := cas.NewHasher()
+	for range n / 1_000_000 {
+		h.Write(make([]byte, 1_000_000))
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	plan := bind(t, s, Project{Name: "p", Dir: dir}, Stage{Name: "x", Dir: dir, Command: []string{"x"},
+		Environ: os.Environ(), Tools: []string{"head -c 200000000 /dev/zero"}})
+	runtime.ReadMemStats(&after)
+	if used := after.TotalAlloc - before.TotalAlloc; used > 64<<20 {
+		t.Errorf("%d bytes were held of %d", used, n)
+	}
+	if plan.Tool[0].Digest != h.Digest() {
+		t.Error("not all of it was keyed")
 	}
 }

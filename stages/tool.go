@@ -1,10 +1,10 @@
 package stages
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"slices"
 	"strings"
@@ -16,8 +16,12 @@ import (
 // toolTimeout bounds one --tool command, which only prints a version.
 const toolTimeout = 60 * time.Second
 
-// toolLine is how much of a tool's first line people see, in bytes.
-const toolLine = 200
+// toolLine is how much of a tool's first line people see, and toolKept how much
+// of its output is held to find that line, in bytes.
+const (
+	toolLine = 200
+	toolKept = 64 << 10
+)
 
 // runTools runs each --tool command by sh in the stage's directory and keys
 // what it prints, on stdout and stderr together. One that fails is an error:
@@ -30,38 +34,41 @@ func (p *Plan) runTools(ctx context.Context) error {
 		if strings.TrimSpace(command) == "" {
 			return usagef("--tool %q: the command is empty: name one that prints a version, such as 'gcc --version'", command)
 		}
-		out, err := p.runTool(ctx, command)
+		out, digest, err := p.runTool(ctx, command)
 		if err != nil {
 			return err
 		}
-		line, _, _ := strings.Cut(strings.TrimLeft(string(out), "\r\n"), "\n")
+		line, _, _ := strings.Cut(strings.TrimLeft(out, "\r\n"), "\n")
 		line = strings.TrimRight(line, "\r ")
 		if len(line) > toolLine {
 			line = strings.ToValidUTF8(line[:toolLine], "")
 		}
-		p.Tool = append(p.Tool, ToolResult{Command: command, Digest: cas.Sum(out), Line: line})
+		p.Tool = append(p.Tool, ToolResult{Command: command, Digest: digest, Line: line})
 	}
 	return nil
 }
 
-func (p *Plan) runTool(ctx context.Context, command string) ([]byte, error) {
+// runTool returns the first bytes that a command prints, and the digest of all.
+func (p *Plan) runTool(ctx context.Context, command string) (begin string, digest cas.Digest, err error) {
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", command)
 	cmd.Dir = p.Dir
 	cmd.Env = p.Environ
 	cmd.WaitDelay = time.Second // a child that kept the pipe open does not hold us
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	out := &limitedBuffer{limit: toolKept}
+	all := cas.NewHasher()
+	both := io.MultiWriter(out, all)
+	cmd.Stdout, cmd.Stderr = both, both
+	err = cmd.Run()
 	if ctx.Err() == context.DeadlineExceeded {
-		return nil, usagef("--tool %q did not end within %s", command, toolTimeout)
+		return "", digest, usagef("--tool %q did not end within %s", command, toolTimeout)
 	}
 	if ctx.Err() != nil {
-		return nil, ctx.Err()
+		return "", digest, ctx.Err()
 	}
 	if err != nil {
-		said := strings.TrimSpace(out.String())
+		said := strings.TrimSpace(out.b.String())
 		if len(said) > toolLine {
 			said = said[:toolLine] + "…"
 		}
@@ -70,9 +77,9 @@ func (p *Plan) runTool(ctx context.Context, command string) ([]byte, error) {
 			if said == "" {
 				said = "it printed nothing"
 			}
-			return nil, usagef("--tool %q failed (%v): %s", command, err, strings.ReplaceAll(said, "\n", " / "))
+			return "", digest, usagef("--tool %q failed (%v): %s", command, err, strings.ReplaceAll(said, "\n", " / "))
 		}
-		return nil, fmt.Errorf("--tool %q: %w", command, err)
+		return "", digest, fmt.Errorf("--tool %q: %w", command, err)
 	}
-	return out.Bytes(), nil
+	return out.b.String(), all.Digest(), nil
 }
