@@ -75,7 +75,9 @@ func shellState(text string, quote byte, certain bool) (byte, bool) {
 				quote = 0
 			}
 		case c == '\\':
-			i++
+			if i++; i == len(text) {
+				certain = false // it would escape the value's own quote
+			}
 		case c == '`', c == '$' && i+1 < len(text) && text[i+1] == '(':
 			certain = false
 		case quote == '"':

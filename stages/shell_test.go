@@ -18,6 +18,8 @@ func TestShellText(t *testing.T) {
 		`printf '<%s>' "a b"{param.words}`:      "<a b" + value + ">",
 		`printf '<%s>' \"{param.words}`:         `<"` + value + ">",
 		`printf '<%s>' {param.lr} | cat`:        "<5e-2>",
+		`printf '<%s>' 'a\'{param.words}`:       `<a\` + value + ">",
+		`printf '<%s>' "a\\"{param.words}`:      `<a\` + value + ">",
 		`x={param.words}; printf '<%s>' "$x"`:   "<" + value + ">",
 		`printf '<%s>' "$(echo {param.lr})"`:    "<5e-2>",
 		`printf '<%s>' "{in.data}" # a comment`: "</m/at/k/in/data>",
@@ -38,10 +40,18 @@ func TestShellText(t *testing.T) {
 			t.Errorf("%s: printed %q (%v), want %q", text, out, err, want)
 		}
 	}
-	p := testPlan(`echo "$(echo {param.words})"`)
-	p.Shell = true
-	if _, _, err := p.Argv(testPlaces, testSecret); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "$CURI_PARAM_words") {
-		t.Errorf("a value inside a substitution: %v", err)
+	for _, text := range []string{
+		`echo "$(echo {param.words})"`,
+		`echo \{param.words}`, // the backslash would take away the quote of the value
+		`echo "a\{param.words}"`,
+		`echo a\\\{param.words}`,
+	} {
+		p := testPlan(text)
+		p.Shell = true
+		argv, _, err := p.Argv(testPlaces, testSecret)
+		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "$CURI_PARAM_words") {
+			t.Errorf("%s: %q, %v", text, argv, err)
+		}
 	}
 }
 
