@@ -160,6 +160,9 @@ func TestParseImports(t *testing.T) {
 		"import":                                  "",
 		"from . x import y":                       ".x:y",
 		"f(\nimport_ = 1)\nimport b":              "b",
+		// Since Python 3.12 a text in an f-string may have the quotes of the outer one.
+		"x = f'{d['(']}'\nimport b\n  from c import d": "b: c:d",
+		"(yield\n from a)\nimport b":                   "b:",
 	} {
 		var got []string
 		for _, imp := range parseImports([]byte(source)) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -261,6 +262,9 @@ func isPyWord(t string) bool {
 	return r == '_' || unicode.IsLetter(r)
 }
 
+// importLine is a line that cannot stand in brackets.
+var importLine = regexp.MustCompile(`^[ \t]*(import[ \t]|from[ \t]+[^ \t\r\n]+[ \t]+import[ \t(])`)
+
 // pyTokens splits Python source into words and single signs; "\n" ends a
 // logical line. Strings and comments are left out.
 func pyTokens(src string) []string {
@@ -283,10 +287,13 @@ func pyTokens(src string) []string {
 		case c == '\\' && strings.HasPrefix(src[i:], "\\\r\n"):
 			i += 3
 		case c == '\n' || c == '\r':
+			i++
+			if depth > 0 && importLine.MatchString(src[i:]) {
+				depth = 0 // a bracket that was none, as in an f-string within an f-string
+			}
 			if depth == 0 {
 				tokens = append(tokens, "\n")
 			}
-			i++
 		case c == ' ' || c == '\t' || c == '\f':
 			i++
 		case strings.IndexByte("([{", c) >= 0:
