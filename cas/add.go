@@ -241,7 +241,7 @@ func (a *adder) addFile(ctx context.Context, n *node) error {
 
 // known returns the digest of a file that need not be read.
 func (a *adder) known(n *node) (Digest, bool) {
-	if d, ok := a.seen.lookup(n.state); ok {
+	if d, ok := a.seen.lookup(n); ok {
 		return d, true
 	}
 	d, ok := a.hashed[n]
@@ -270,7 +270,7 @@ func (a *adder) found(n *node, d Digest) bool {
 // record fills in what was read of n.
 func (a *adder) record(n *node, d Digest, st fileState) {
 	n.digest, n.state, n.size, n.kind = d, st, st.size, fileKind(st)
-	a.seen.record(st, d)
+	a.seen.record(n, d)
 }
 
 // addLinked reads a file that has several names once.

@@ -41,3 +41,27 @@ func filesystemFacts(st *unix.Statfs_t) Facts {
 	}
 	return Facts{Filesystem: fmt.Sprintf("type %#x", magic)}
 }
+
+// madeUp are filesystems whose inode numbers or times say nothing about
+// another mount of them: those that programs serve (sshfs numbers files as they
+// are asked for) and images, where both are the same in each that a
+// reproducible build makes.
+var madeUp = map[uint32]bool{
+	unix.FUSE_SUPER_MAGIC:     true,
+	unix.SQUASHFS_MAGIC:       true,
+	unix.EROFS_SUPER_MAGIC_V1: true,
+	unix.CRAMFS_MAGIC:         true,
+	unix.ISOFS_SUPER_MAGIC:    true,
+	unix.UDF_SUPER_MAGIC:      true,
+	unix.MSDOS_SUPER_MAGIC:    true, // and vfat
+	unix.EXFAT_SUPER_MAGIC:    true,
+	0x7366746e:                true, // ntfs3
+}
+
+// lastingInodes reports whether device, inode number, size, mtime and ctime
+// of the file at path are those of no other file, ever.
+func lastingInodes(path string) bool {
+	var st unix.Statfs_t
+	err := retryEINTR(func() error { return unix.Statfs(path, &st) })
+	return err == nil && !madeUp[uint32(st.Type)]
+}

@@ -100,7 +100,7 @@ func (a *adder) checkSpace(ctx context.Context, root *node, copied func(*node) b
 			return
 		}
 		seen[id] = true
-		if d, ok := a.seen.lookup(n.state); ok && a.s.hasWholeBlob(d, n.size) {
+		if d, ok := a.seen.lookup(n); ok && a.s.hasWholeBlob(d, n.size) {
 			return
 		}
 		files = append(files, n)

@@ -24,13 +24,16 @@ import (
 // at once, one wins; the loser's files are read again.
 //
 // A file that was changed less than racyTime before it was read could change
-// again without a new time, so it is not remembered.
+// again without a new time, so it is not remembered. Nor is one on a filesystem
+// that makes up inode numbers or times ([lastingInodes]): another file may have
+// the same ones tomorrow.
 type statCache struct {
 	dir    string
 	write  func(path string, data []byte) error
 	start  int64 // when this add began, ns since 1970
 	mu     sync.Mutex
 	shards [statShards]*statShard
+	lasts  map[uint64]bool // by device: whether its files are remembered
 }
 
 const (
@@ -58,6 +61,7 @@ func (s *Store) openStatCache() *statCache {
 	return &statCache{
 		dir:   filepath.Join(s.dir, "index", "files"),
 		start: time.Now().UnixNano(),
+		lasts: map[uint64]bool{},
 		write: func(path string, data []byte) error {
 			tmp, err := s.stageBytes(data, s.smallFileMode(), false)
 			if err != nil {
@@ -130,32 +134,48 @@ func (sh *statShard) encode() []byte {
 	return append(b, sum[:]...)
 }
 
-// lookup returns the digest of a file that is as it was when it was read last.
-func (c *statCache) lookup(st fileState) (Digest, bool) {
+// lookup returns the digest of the file n if it is as it was when it was read last.
+func (c *statCache) lookup(n *node) (Digest, bool) {
 	if c == nil {
 		return Digest{}, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	st := &n.state
 	id := fileID{st.dev, st.ino}
 	e, ok := c.shard(shardOf(id)).known[id]
-	if !ok || e.size != st.size || e.mtime != st.mtime || e.ctime != st.ctime {
+	if !ok || e.size != st.size || e.mtime != st.mtime || e.ctime != st.ctime || !c.remembers(n) {
 		return Digest{}, false
 	}
 	return e.digest, true
 }
 
-// record remembers what was read of a file; st is its state before and after.
-func (c *statCache) record(st fileState, d Digest) {
-	if c == nil || max(st.mtime, st.ctime) > c.start-int64(racyTime) {
+// record remembers what was read of the file n; its state is that before and after.
+func (c *statCache) record(n *node, d Digest) {
+	if c == nil || max(n.state.mtime, n.state.ctime) > c.start-int64(racyTime) {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.remembers(n) {
+		return
+	}
+	st := &n.state
 	id := fileID{st.dev, st.ino}
 	sh := c.shard(shardOf(id))
 	sh.known[id] = statEntry{st.size, st.mtime, st.ctime, c.start, d}
 	sh.changed = true
+}
+
+// remembers reports whether files of n's filesystem are remembered. Called
+// with mu held.
+func (c *statCache) remembers(n *node) bool {
+	lasts, known := c.lasts[n.state.dev]
+	if !known {
+		lasts = lastingInodes(n.path())
+		c.lasts[n.state.dev] = lasts
+	}
+	return lasts
 }
 
 // forget drops what is known of a file.

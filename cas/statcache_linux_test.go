@@ -1,7 +1,9 @@
 package cas
 
 import (
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -22,7 +24,7 @@ func unknown(t *testing.T, s *Store, dir string, files ...string) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, known := c.lookup(st); !known {
+		if _, known := c.lookup(&node{src: filepath.Join(dir, f), state: st}); !known {
 			names = append(names, f)
 		}
 	}
@@ -117,7 +119,8 @@ func TestStatCacheAfterDamage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d, ok := s.openStatCache().lookup(st); !ok || d != Sum(big) {
+	n := &node{src: filepath.Join(dir, "a"), state: st}
+	if d, ok := s.openStatCache().lookup(n); !ok || d != Sum(big) {
 		t.Fatalf("not cached: %s %v", d, ok)
 	}
 	for i := range good {
@@ -126,7 +129,7 @@ func TestStatCacheAfterDamage(t *testing.T) {
 		if err := os.WriteFile(shards[0], bad, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if d, ok := s.openStatCache().lookup(st); ok {
+		if d, ok := s.openStatCache().lookup(n); ok {
 			t.Fatalf("byte %d flipped, and believed: %s", i, d)
 		}
 	}
@@ -136,6 +139,47 @@ func TestStatCacheAfterDamage(t *testing.T) {
 		}
 		if b := mustAdd(t, s, dir, AddOptions{}); b.Tree != a.Tree {
 			t.Errorf("cut to %d bytes: added %s, want %s", n, b.Tree, a.Tree)
+		}
+	}
+}
+
+// Two images of a reproducible build differ in nothing that stat tells.
+func TestImageThatIsReplacedIsReadAgain(t *testing.T) {
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			needsRoot(t, fmt.Errorf("%s: %w: %s", name, err, out))
+		}
+		return strings.TrimSpace(string(out))
+	}
+	s, dir := addStore(t), t.TempDir()
+	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	loop := ""
+	labels := []string{strings.Repeat("0", 2<<20), strings.Repeat("1", 2<<20)}
+	for i, text := range labels {
+		data := filepath.Join(dir, "data")
+		writeFiles(t, data, map[string]string{"labels": text})
+		run("mksquashfs", data, image, "-noappend", "-quiet", "-no-progress", "-all-time", "1700000000", "-mkfs-time", "1700000000")
+		if loop == "" {
+			loop = run("losetup", "--find", "--show", image)
+			t.Cleanup(func() { run("losetup", "-d", loop) })
+		} else { // the same device, as after a reboot
+			run("losetup", "--set-capacity", loop)
+			run("blockdev", "--flushbufs", loop)
+		}
+		run("mount", "-t", "squashfs", "-o", "ro", loop, mnt)
+		a, err := s.AddPath(t.Context(), mnt, AddOptions{})
+		run("umount", mnt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.Release()
+		if got := contents(t, s, a.Tree)["labels"]; got != text {
+			t.Errorf("image %d holds %.10s…, and was added as %.10s…", i, text, got)
 		}
 	}
 }

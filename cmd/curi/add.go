@@ -37,7 +37,8 @@ func newAdd(a *app) *cobra.Command {
 name, version and digest. PATH "-" is stdin.
 
 The same bytes and metadata as the newest version make no new one, and a file
-whose size, mtime, ctime and inode are as at the last add is not read again.
+whose size, mtime, ctime and inode are as at the last add is not read again (but
+on FUSE, FAT and images such as squashfs, where these may be another file's).
 Files that .curiignore (gitignore syntax) or --exclude names are left out. A link
 that leads out of PATH is an error; --follow stores what it points to.`,
 		Example: `  curi add ./digits --name digits

@@ -16,6 +16,7 @@ need b3sum b3sum
 need mkfs.ext4 e2fsprogs
 need mkfs.xfs xfsprogs
 need mkfs.btrfs btrfs-progs
+need mksquashfs squashfs-tools
 need unshare util-linux
 need setpriv util-linux
 need mount mount
