@@ -69,7 +69,12 @@ func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {
 	if err := s.makeDirs(tmp); err != nil {
 		return err
 	}
-	err = s.buildView(ctx, tree, tmp, tmp)
+	v := &viewMaker{s: s}
+	err = v.dir(ctx, tree, tmp)
+	if err == nil {
+		// What has the view's name is believed, after a power failure too.
+		err = syncAll(v.copies, tmp)
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 		if errors.Is(err, fs.ErrExist) || isNotEmpty(err) {
@@ -83,9 +88,14 @@ func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {
 	return nil
 }
 
-// buildView fills dir, a directory of the view at root, with the tree.
-func (s *Store) buildView(ctx context.Context, tree Digest, root, dir string) error {
-	t, err := s.Tree(ctx, tree)
+type viewMaker struct {
+	s      *Store
+	copies []string // files that are neither links nor reflinks
+}
+
+// dir fills a directory of the view with the tree.
+func (v *viewMaker) dir(ctx context.Context, tree Digest, dir string) error {
+	t, err := v.s.Tree(ctx, tree)
 	if err != nil {
 		return err
 	}
@@ -97,26 +107,26 @@ func (s *Store) buildView(ctx context.Context, tree Digest, root, dir string) er
 		switch e.Kind {
 		case KindDir:
 			if err = os.Mkdir(path, 0o755); err == nil {
-				err = s.buildView(ctx, e.Digest, root, path)
+				err = v.dir(ctx, e.Digest, path)
 			}
 		case KindSymlink:
 			err = os.Symlink(e.Target, path)
 		default:
-			err = s.viewFile(ctx, e, root, path)
+			err = v.file(ctx, e, path)
 		}
 		if err != nil {
 			return err
 		}
 	}
 	// Others who use the store may have to remove it.
-	if err := s.shareDir(dir); err != nil || s.shared {
+	if err := v.s.shareDir(dir); err != nil || v.s.shared {
 		return err
 	}
 	return os.Chmod(dir, 0o555)
 }
 
-func (s *Store) viewFile(ctx context.Context, e Entry, root, path string) error {
-	b, err := s.openEntry(ctx, e)
+func (v *viewMaker) file(ctx context.Context, e Entry, path string) error {
+	b, err := v.s.openEntry(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -127,16 +137,19 @@ func (s *Store) viewFile(ctx context.Context, e Entry, root, path string) error 
 	mode := fs.FileMode(0o444)
 	if e.Kind == KindExecutable {
 		mode = 0o555
-		f, _, err := cloneOrCopy(ctx, b.File, path, mode)
+		f, cloned, err := cloneOrCopy(ctx, b.File, path, mode)
 		if err != nil {
 			return storeError(err)
 		}
 		defer f.Close()
+		if !cloned {
+			v.copies = append(v.copies, path)
+		}
 		return f.Chmod(mode)
 	}
 	f, err := tryClone(b.File, path, mode)
 	if errors.Is(err, errNoClone) {
-		target, err := filepath.Rel(filepath.Dir(path), s.blobPath(e.Digest))
+		target, err := filepath.Rel(filepath.Dir(path), v.s.blobPath(e.Digest))
 		if err != nil {
 			return err
 		}
