@@ -1,11 +1,14 @@
 package cas
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/fstest"
 )
 
 // fragile is a store on a filesystem of its own whose power can fail.
@@ -91,5 +94,68 @@ func TestViewAfterAPowerFailure(t *testing.T) {
 	}
 	if b, err := os.ReadFile(filepath.Join(view, "tool")); err != nil || string(b) != text {
 		t.Errorf("the view has other bytes than the tree: %v", err)
+	}
+}
+
+// A published name points at bytes that are durable, whichever way they came.
+func TestNamedBytesOutliveAPowerFailure(t *testing.T) {
+	s, ctx := newFragileStore(t), t.Context()
+	src := t.TempDir()
+	many := map[string]string{}
+	for i := range 2 * manyFiles {
+		many[fmt.Sprintf("many/%d", i)] = fmt.Sprint("many ", i)
+	}
+	writeFiles(t, src, many)
+	writeFiles(t, src, map[string]string{"one": "one", "big": string(noise(1, 3<<20)), "few/a": "a", "few/sub/b": "b", "few/sub/empty": ""})
+	ways := map[string]func() (*Added, error){
+		"one file":       func() (*Added, error) { return s.AddPath(ctx, filepath.Join(src, "one"), AddOptions{}) },
+		"a large file":   func() (*Added, error) { return s.AddPath(ctx, filepath.Join(src, "big"), AddOptions{}) },
+		"a few files":    func() (*Added, error) { return s.AddPath(ctx, filepath.Join(src, "few"), AddOptions{}) },
+		"many files":     func() (*Added, error) { return s.AddPath(ctx, filepath.Join(src, "many"), AddOptions{}) },
+		"a small stream": func() (*Added, error) { return s.AddReader(ctx, strings.NewReader("stream"), "x", AddOptions{}) },
+		"a large stream": func() (*Added, error) {
+			return s.AddReader(ctx, bytes.NewReader(noise(2, 3<<20)), "x", AddOptions{})
+		},
+		"a file system": func() (*Added, error) {
+			return s.AddFS(ctx, fstest.MapFS{"d/x": {Data: []byte("in an fs.FS")}}, AddOptions{})
+		},
+		"outputs": func() (*Added, error) {
+			out := filepath.Join(s.Dir(), "at", "0123456789abcdef", "out")
+			writeFiles(t, out, map[string]string{"model": string(noise(3, 3<<20)), "sub/x": "sealed"})
+			return s.Seal(ctx, out, SealOptions{})
+		},
+		"a tree": func() (*Added, error) {
+			blob, err := s.AddReader(ctx, strings.NewReader("of a tree"), "x", AddOptions{})
+			if err != nil {
+				return nil, err
+			}
+			defer blob.Release()
+			return s.AddTree(ctx, &Tree{Entries: []Entry{{Name: "y", Kind: KindFile, Size: 9, Digest: blob.Digest}}})
+		},
+	}
+	trees := map[string]Digest{}
+	for way, add := range ways {
+		a, err := add()
+		if err != nil {
+			t.Fatalf("%s: %v", way, err)
+		}
+		name := strings.ReplaceAll(way, " ", "-")
+		if _, _, err := s.Publish(ctx, name, a.Tree, PublishOptions{Tag: "best"}); err != nil {
+			t.Fatal(err)
+		}
+		trees[name] = a.Tree
+		a.Release()
+	}
+	after := s.powerFailure()
+	for name, tree := range trees {
+		for _, selector := range []string{"", "1", "best"} {
+			if v, err := after.Version(ctx, name, selector); err != nil || v.Tree != tree {
+				t.Errorf("%s@%s: %v, %v", name, selector, v.Tree, err)
+			}
+		}
+		contents(t, after, tree)
+	}
+	if r, err := after.Verify(ctx, VerifyOptions{}); err != nil || len(r.Bad) > 0 {
+		t.Errorf("verified: %+v, %v", r.Bad, err)
 	}
 }
