@@ -189,13 +189,20 @@ func (s *Store) DeleteRef(ctx context.Context, name string) error {
 	return syncDir(filepath.Dir(path))
 }
 
-// TouchRef notes that a ref was used now, for [Store.Collect]. A member of the
-// store's group may touch another's ref.
+// TouchRef notes that a ref was used now, for [Store.Collect]; [ErrNotFound]. It
+// waits for a collection that sweeps: a ref that was touched is there, and a
+// caller who lets unused ones expire finds it used. A member of the store's
+// group may touch another's ref.
 func (s *Store) TouchRef(ctx context.Context, name string) error {
 	if err := checkRefName(name); err != nil {
 		return err
 	}
-	err := touchFile(s.refPath(name))
+	release, err := s.shareCommit(ctx)
+	if err != nil {
+		return fmt.Errorf("touch ref %s: %w", name, err)
+	}
+	defer release()
+	err = touchFile(s.refPath(name))
 	if noFile(err) {
 		return fmt.Errorf("ref %s: %w", name, ErrNotFound)
 	}

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -189,4 +190,32 @@ func FuzzParseRef(f *testing.F) {
 			t.Fatalf("%q became %q: %v", b, enc, err)
 		}
 	})
+}
+
+// Between the look at a ref's age and its removal nobody can use it.
+func TestTouchWaitsForACollection(t *testing.T) {
+	s := newTestStore(t)
+	d := putFiles(t, s, map[string]string{"a": "1"})
+	if err := s.SetRef(t.Context(), Ref{Name: "run/a", Tree: d}); err != nil {
+		t.Fatal(err)
+	}
+	release, err := s.stopCommits(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	touched := make(chan error, 1)
+	go func() { touched <- s.TouchRef(context.Background(), "run/a") }()
+	select {
+	case err := <-touched:
+		t.Errorf("touched while a collection sweeps: %v", err)
+		touched <- nil
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := s.DeleteRef(t.Context(), "run/a"); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if err := <-touched; !errors.Is(err, ErrNotFound) {
+		t.Errorf("the ref is gone, and was touched: %v", err)
+	}
 }

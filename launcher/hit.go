@@ -25,6 +25,18 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for a result of stage %s: %w", e.p.Name, err)
 	}
+	// First: from now on no collection takes it for unused.
+	if err := stages.NoteHit(ctx, e.s, e.p, found); err != nil {
+		if _, rerr := e.s.Ref(ctx, "stage/"+e.p.Key.String()); errors.Is(rerr, cas.ErrNotFound) {
+			return nil, nil // it was just collected, or withdrawn
+		}
+		// A store that cannot be written to still has its results.
+		level := slog.LevelWarn
+		if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+			level = slog.LevelDebug // nobody expects it to be
+		}
+		e.o.Log.Log(ctx, level, "note that a result was used", "run", found.Run, "error", err)
+	}
 	outputs, err := e.outputsOf(ctx, found.Tree)
 	if errors.Is(err, cas.ErrNotFound) {
 		e.say("the result of %s is there no more (%s); the stage runs again", found.Run, oneLine(err))
@@ -35,14 +47,6 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 	}
 	if err := e.publishNames(ctx, found.Run, outputs); err != nil {
 		return nil, err
-	}
-	if err := stages.NoteHit(ctx, e.s, e.p, found); err != nil {
-		// A store that cannot be written to still has its results.
-		level := slog.LevelWarn
-		if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
-			level = slog.LevelDebug // nobody expects it to be
-		}
-		e.o.Log.Log(ctx, level, "note that a result was used", "run", found.Run, "error", err)
 	}
 	e.id = found.Run
 	res := e.result(0)

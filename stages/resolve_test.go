@@ -315,3 +315,20 @@ func FuzzParseRef(f *testing.F) {
 		}
 	})
 }
+
+// A collection that was cut off after it gave a run's tree up, and before it
+// removed the result.
+func TestHitGivesARunItsTreeBack(t *testing.T) {
+	s := newStore(t)
+	dir := t.TempDir()
+	p := Project{Name: "p", Dir: dir}
+	plan := bind(t, s, p, Stage{Name: "train", Dir: dir, Command: []string{"x"}, Outputs: []Output{{Name: "model", Path: "m"}}})
+	run := finish(t, s, plan, Succeeded, map[string]string{"model": "weights"})
+	if err := PutRun(t.Context(), s, run, cas.Digest{}); err != nil {
+		t.Fatal(err)
+	}
+	hit(t, s, plan)
+	if target, err := Resolve(t.Context(), s, p, "train.model"); err != nil || target.Blob != cas.Sum([]byte("weights")) {
+		t.Errorf("train.model is %+v, %v", target, err)
+	}
+}

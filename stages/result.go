@@ -171,6 +171,10 @@ func NoteHit(ctx context.Context, s *cas.Store, p *Plan, res Result) error {
 	}
 	made, err := FindRun(ctx, s, res.Run)
 	if err == nil && made.Stage == p.Name && made.Project == p.Project.Name {
+		if made.Tree.IsZero() && made.Status.HasResult() {
+			// A collection that was cut off had begun to give the result up.
+			return PutRun(ctx, s, made, res.Tree)
+		}
 		return s.TouchRef(ctx, "run/"+made.ID)
 	}
 	if err != nil && !errors.Is(err, cas.ErrNotFound) {
