@@ -166,9 +166,10 @@ func (o *Outboard) Align(off, n int64) (int64, int64) {
 // Bytes or nodes that do not lead to the digest are an error that wraps
 // [ErrCorrupt].
 func (o *Outboard) Verify(p []byte, off int64) error {
-	end := off + int64(len(p))
-	if off < 0 || off%groupSize != 0 || end > o.size || end%groupSize != 0 && end != o.size {
-		return fmt.Errorf("verify bytes %d to %d of %s: not whole groups of its %d bytes: %w", off, end, o.digest.Short(), o.size, ErrInvalid)
+	n := int64(len(p))
+	// No sums before they are known to be small.
+	if off < 0 || off%groupSize != 0 || off > o.size || n > o.size-off || (off+n)%groupSize != 0 && off+n != o.size {
+		return fmt.Errorf("verify %d bytes at %d of %s: not whole groups of its %d bytes: %w", n, off, o.digest.Short(), o.size, ErrInvalid)
 	}
 	if len(p) == 0 && o.size > 0 {
 		return nil

@@ -3,6 +3,7 @@ package cas
 import (
 	"bytes"
 	"errors"
+	"math"
 	"testing"
 
 	"lukechampine.com/blake3/bao"
@@ -60,7 +61,7 @@ func TestOutboardRefusesBadRanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, r := range [][2]int64{{1, 2 * groupSize}, {0, groupSize - 1}, {-groupSize, groupSize}, {5 * groupSize, 6}} {
+	for _, r := range [][2]int64{{1, 2 * groupSize}, {0, groupSize - 1}, {-groupSize, groupSize}, {5 * groupSize, 6}, {math.MaxInt64 - groupSize + 1, groupSize}, {math.MaxInt64, 1}} {
 		p := make([]byte, r[1])
 		if err := o.Verify(p, r[0]); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%d bytes at %d: %v, want ErrInvalid", r[1], r[0], err)
