@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/stages"
@@ -73,7 +74,15 @@ const reserved = 256 << 10
 // still where the command left them.
 func (r *run) reserve() (free func(), err error) {
 	path := filepath.Join(r.place.Dir(), "tmp", "curi-reserve")
-	if err := os.WriteFile(path, make([]byte, reserved), 0o600); err != nil {
+	_ = syscall.Unlink(path) // should the command have made it a link to anywhere
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		_, err = f.Write(make([]byte, reserved))
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if err != nil {
 		_ = os.Remove(path)
 		return nil, fmt.Errorf("make sure that there is space to name the outputs: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 )
@@ -160,12 +161,17 @@ func (m *masker) maskFile(path string) error {
 		return err
 	}
 	defer src.Close()
-	tmp := path + ".masked"
-	dst, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	// Under a name that the command cannot have made a link to anywhere.
+	dst, err := os.CreateTemp(filepath.Dir(path), ".masked-*")
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
+	tmp := dst.Name()
+	if err := dst.Chmod(0o644); err != nil {
+		os.Remove(tmp)
+		return err
+	}
 	var held []byte
 	buf := make([]byte, 64<<10)
 	for {

@@ -2,11 +2,14 @@ package launcher
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -276,5 +279,23 @@ func TestLogOnADiskThatStallsIsWhole(t *testing.T) {
 	waitFor(t, "the log", func() bool { return strings.HasSuffix(kept.String(), text) })
 	if live.String() != text {
 		t.Errorf("the caller got %q", live.String())
+	}
+}
+
+// fillPipe fills the pipe that w writes to, to the last byte.
+func fillPipe(t *testing.T, w *os.File) {
+	t.Helper()
+	// An open file of its own: w must go on blocking who writes to it.
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", w.Fd()), os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for {
+		if _, err := syscall.Write(int(f.Fd()), []byte{'x'}); errors.Is(err, syscall.EAGAIN) {
+			return
+		} else if err != nil && !errors.Is(err, syscall.EINTR) {
+			t.Fatal(err)
+		}
 	}
 }

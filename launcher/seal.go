@@ -321,12 +321,39 @@ func copyFile(src, dst string) (err error) {
 	return err
 }
 
+// maxMeta is how much of $CURI_META is read, in bytes: far more than all
+// outputs can have.
+const maxMeta = 16 << 20
+
+// errNoMeta: what stands in the place of $CURI_META is not what Curi put there.
+var errNoMeta = errors.New("the command made something else of it")
+
+// readMeta reads $CURI_META, which may be gone by now.
+func readMeta(path string) ([]byte, error) {
+	// Should it have become a FIFO, do not hang.
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO):
+		return nil, errNoMeta
+	case err != nil:
+		return nil, err
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxMeta {
+		return nil, cmp.Or(err, errNoMeta)
+	}
+	return io.ReadAll(io.LimitReader(f, maxMeta))
+}
+
 // writtenMeta is the metadata of outputs to which the command appended to
 // $CURI_META: lines OUT:KEY=VALUE, of which the last for a key counts.
 func (r *run) writtenMeta() (map[string]map[string]string, error) {
-	file := filepath.Join(r.place.Dir(), "tmp", filepath.Base(r.attempt.meta))
-	b, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	b, err := readMeta(filepath.Join(r.place.Dir(), "tmp", filepath.Base(r.attempt.meta)))
+	if errors.Is(err, errNoMeta) {
+		r.warn("passed over $CURI_META: %s", oneLine(err))
+	} else if err != nil {
 		return nil, fmt.Errorf("read the metadata that the command gave: %w", err)
 	}
 	meta := map[string]map[string]string{}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/curi-store/curi/stages"
@@ -217,4 +218,37 @@ i=0; while [ $i -lt 300 ]; do echo model:k$i=v >> $CURI_META; i=$((i+1)); done; 
 	use.Stage.Inputs = []stages.Input{{Name: "m", Ref: "digits"}}
 	res, _ := use.must(t)
 	wantFile(t, res.Outputs["model"].Path, "Declared last\n")
+}
+
+// Whatever a command makes of its own TMPDIR, Curi neither waits for it nor
+// writes where a link leads.
+func TestLinksAndFIFOsInTheWay(t *testing.T) {
+	for what, spoil := range map[string]string{
+		"$CURI_META is a FIFO":      "rm $CURI_META; mkfifo $CURI_META",
+		"$CURI_META is a link":      "ln -sf $MARKS/mine $CURI_META",
+		"$CURI_META is a directory": "rm $CURI_META; mkdir $CURI_META",
+		"$CURI_META is huge":        "truncate -s 2T $CURI_META",
+		"the reserve is a link":     "ln -s $MARKS/mine $TMPDIR/curi-reserve",
+		"a masked log is a link":    "echo secret-123 > {logs}/a; ln -s $MARKS/mine {logs}/a.masked",
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := shell(t, "echo m > {out.model}; : {secret.KEY}; "+spoil)
+			c.Secrets = map[string]string{"KEY": "secret-123"}
+			mine := filepath.Join(c.marks(), "mine")
+			if err := os.WriteFile(mine, []byte("precious\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			ch := c.start(t)
+			if got := ch.wait(t); got != 0 {
+				t.Errorf("exit status %d:\n%s", got, ch.stderr.String())
+			}
+			wantFile(t, mine, "precious\n")
+			if strings.Contains(what, "META") {
+				wantText(t, ch.stderr.String(), "passed over $CURI_META")
+			}
+			if logs, err := os.ReadFile(filepath.Join(c.at(t), "logs", "a")); err == nil && string(logs) != "{secret.KEY}\n" {
+				t.Errorf("the log of a rank holds %q", logs)
+			}
+		})
+	}
 }

@@ -2,7 +2,6 @@ package launcher
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -272,23 +271,5 @@ func TestSignalWithStuckStderr(t *testing.T) {
 				t.Errorf("exit status %d, want 143", got)
 			}
 		})
-	}
-}
-
-// fillPipe fills the pipe that w writes to, to the last byte.
-func fillPipe(t *testing.T, w *os.File) {
-	t.Helper()
-	// An open file of its own: w must go on blocking who writes to it.
-	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", w.Fd()), os.O_WRONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for {
-		if _, err := syscall.Write(int(f.Fd()), []byte{'x'}); errors.Is(err, syscall.EAGAIN) {
-			return
-		} else if err != nil && !errors.Is(err, syscall.EINTR) {
-			t.Fatal(err)
-		}
 	}
 }
