@@ -191,8 +191,6 @@ func (a *adder) run(ctx context.Context, root *node, shape treeShape, store func
 // all calls store for the files, several at once: small files are bound by
 // their number, large ones use every core by themselves.
 func (a *adder) all(ctx context.Context, files []*node, store func(context.Context, *node) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var small, large []*node
 	for _, n := range files {
 		if n.size > smallFile {
@@ -201,16 +199,10 @@ func (a *adder) all(ctx context.Context, files []*node, store func(context.Conte
 			small = append(small, n)
 		}
 	}
-	one := func(n *node) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return store(ctx, n)
-	}
-	if err := parallel(len(small), addWorkers(), func(i int) error { return one(small[i]) }); err != nil {
+	if err := parallel(ctx, len(small), addWorkers(), func(ctx context.Context, i int) error { return store(ctx, small[i]) }); err != nil {
 		return err
 	}
-	return parallel(len(large), 2, func(i int) error { return one(large[i]) })
+	return parallel(ctx, len(large), 2, func(ctx context.Context, i int) error { return store(ctx, large[i]) })
 }
 
 // addWorkers is how many small files are stored at once; each holds smallFile

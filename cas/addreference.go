@@ -75,7 +75,7 @@ func (b *batch) publishReferences(ctx context.Context) error {
 		same[r.digest] = append(same[r.digest], r)
 	}
 	all := slices.Collect(maps.Values(same))
-	return parallel(len(all), 8, func(i int) error {
+	return parallel(ctx, len(all), 8, func(_ context.Context, i int) error {
 		for _, r := range all[i] {
 			if err := b.s.putReference(r.digest, r.path, r.state); err != nil {
 				return fmt.Errorf("refer to %s: %w", r.path, err)

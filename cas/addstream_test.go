@@ -67,3 +67,51 @@ type cutFile struct {
 }
 
 func (f cutFile) Read(p []byte) (int, error) { return f.r.Read(p) }
+
+// One file that cannot be read ends the add at once, not when the large ones
+// beside it are through.
+func TestAddEndsAtTheFirstError(t *testing.T) {
+	s := addStore(t)
+	large := &fstest.MapFile{Data: make([]byte, 2*smallFile)}
+	f := &failingFS{FS: fstest.MapFS{"bad": large, "endless": large}, failed: make(chan struct{})}
+	if _, err := s.AddFS(t.Context(), f, AddOptions{}); !errors.Is(err, errBad) {
+		t.Errorf("added: %v", err)
+	}
+	if f.left == 0 {
+		t.Error("the other file was read to its end")
+	}
+	emptyStaging(t, s)
+}
+
+var errBad = errors.New("bad disk")
+
+// failingFS cannot open the file "bad"; "endless" waits for that, and yields
+// 2 GiB afterwards.
+type failingFS struct {
+	fs.FS
+	failed chan struct{}
+	left   int64
+}
+
+func (f *failingFS) Open(name string) (fs.File, error) {
+	switch name {
+	case "bad":
+		close(f.failed)
+		return nil, errBad
+	case "endless":
+		file, err := f.FS.Open(name)
+		f.left = 2 << 30
+		return cutFile{file, f}, err
+	}
+	return f.FS.Open(name)
+}
+
+func (f *failingFS) Read(p []byte) (int, error) {
+	<-f.failed
+	if f.left == 0 {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), f.left)
+	f.left -= n
+	return int(n), nil
+}

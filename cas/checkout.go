@@ -186,10 +186,7 @@ func (c *checkout) write(ctx context.Context) error {
 		}
 	}
 	c.report()
-	err := parallel(len(c.files), max(4, runtime.GOMAXPROCS(0)), func(i int) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	err := parallel(ctx, len(c.files), max(4, runtime.GOMAXPROCS(0)), func(ctx context.Context, i int) error {
 		if err := c.file(ctx, c.files[i]); err != nil {
 			return err
 		}

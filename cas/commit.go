@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // The one way into the store:
@@ -120,44 +122,31 @@ func syncAll(paths []string, dir string) error {
 	if len(paths) >= manyFiles && runtime.GOOS == "linux" {
 		return syncFilesystem(dir)
 	}
-	return parallel(len(paths), 8, func(i int) error { return syncDir(paths[i]) })
+	return parallel(context.Background(), len(paths), 8, func(_ context.Context, i int) error { return syncDir(paths[i]) })
 }
 
-// parallel calls fn for 0 to n-1 from up to workers goroutines; the first
-// error ends it.
-func parallel(n, workers int, fn func(int) error) error {
-	next := make(chan int)
-	errs := make(chan error, min(n, workers))
-	stop := make(chan struct{})
+// parallel calls fn for 0 to n-1 from up to workers goroutines. The first error
+// ends the context of the others, or the end of ctx does, and is returned.
+func parallel(ctx context.Context, n, workers int, fn func(ctx context.Context, i int) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var wg sync.WaitGroup
 	for range min(n, workers) {
-		go func() {
-			for i := range next {
-				if err := fn(i); err != nil {
-					errs <- err
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
 					return
 				}
+				if err := fn(ctx, i); err != nil {
+					cancel(err)
+				}
 			}
-			errs <- nil
-		}()
+		})
 	}
-	var first error
-	go func() {
-		defer close(next)
-		for i := range n {
-			select {
-			case next <- i:
-			case <-stop:
-				return
-			}
-		}
-	}()
-	for range min(n, workers) {
-		if err := <-errs; err != nil && first == nil {
-			first = err
-			close(stop)
-		}
-	}
-	return first
+	wg.Wait()
+	return context.Cause(ctx)
 }
 
 // checkPresent looks again for what the store had when it was asked first.

@@ -151,7 +151,7 @@ func (v *verification) blobs(ctx context.Context) error {
 			v.totalBytes += fi.Size()
 		}
 	}
-	return parallel(int(v.total), runtime.GOMAXPROCS(0), func(i int) error {
+	return parallel(ctx, int(v.total), runtime.GOMAXPROCS(0), func(ctx context.Context, i int) error {
 		var n int64
 		var err error
 		if i < len(stored) {
@@ -254,12 +254,7 @@ func (v *verification) trees(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return parallel(len(ds), runtime.GOMAXPROCS(0), func(i int) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		return v.tree(ctx, ds[i])
-	})
+	return parallel(ctx, len(ds), runtime.GOMAXPROCS(0), func(ctx context.Context, i int) error { return v.tree(ctx, ds[i]) })
 }
 
 func (v *verification) tree(ctx context.Context, d Digest) error {
