@@ -208,11 +208,13 @@ func (a *acceptance) outputs(ctx context.Context) (done []sealed, err error) {
 		if slices.ContainsFunc(done, func(s sealed) bool { return s.name == out.Name }) || !written(base, out) {
 			continue
 		}
-		o := cas.SealOptions{Attrs: cas.MetaAttrs(out.Meta)}
+		progress, clear := a.o.Progress("storing output " + out.Name)
+		o := cas.SealOptions{Attrs: cas.MetaAttrs(out.Meta), Progress: progress}
 		if !out.Dir {
 			o.As = out.Path
 		}
 		added, err := a.s.Seal(ctx, outPath(base, out), o)
+		clear()
 		if err != nil {
 			return done, fmt.Errorf("accept %s: output %s: %w", a.from.ID, out.Name, err)
 		}

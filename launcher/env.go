@@ -3,6 +3,7 @@ package launcher
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -95,8 +96,9 @@ func commandEnv(inherited []string, p *stages.Plan, pl stages.Places, a attempt,
 		env.set(stages.EnvironmentName("PARAM", q.Name), q.Raw)
 	}
 	for _, in := range p.In {
-		for k, v := range in.Meta {
-			env.set(stages.EnvironmentName("META", in.Name, k), v)
+		// In order: of keys that meet in one variable always the same one counts.
+		for _, k := range slices.Sorted(maps.Keys(in.Meta)) {
+			env.set(stages.EnvironmentName("META", in.Name, k), in.Meta[k])
 		}
 	}
 	env.set("CURI_PARAMS", a.params)

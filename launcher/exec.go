@@ -36,6 +36,9 @@ type Options struct {
 	Stderr io.Writer // the command's, and what Curi says
 	Log    *slog.Logger
 	Quiet  bool
+	// Progress returns what long work of Curi's own calls, and what is called
+	// when that is over; nil shows nothing.
+	Progress func(what string) (cas.Progress, func())
 	// Secret looks up {secret.VAR}; Environ is what the command inherits.
 	Secret  func(string) (string, bool)
 	Environ []string
@@ -59,6 +62,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Environ == nil {
 		o.Environ = os.Environ()
+	}
+	if o.Progress == nil {
+		o.Progress = func(string) (cas.Progress, func()) { return nil, func() {} }
 	}
 }
 
@@ -123,6 +129,7 @@ type execution struct {
 	began time.Time
 	sig   *signals
 	id    string // of the run that this call makes
+	gone  string // what was said of a result that is none any more
 }
 
 // say tells the person one line.

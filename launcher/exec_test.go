@@ -4,6 +4,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/curi-store/curi/cas"
@@ -64,6 +67,52 @@ func TestExecRefusesMissingOutputs(t *testing.T) {
 	}
 }
 
+// Bytes of an input that a purge took away are found before the command
+// starts, not by it, hours later.
+func TestInputThatIsGone(t *testing.T) {
+	c := shell(t, "touch $MARKS/ran; echo m > {out.model}")
+	c.addInput(t, "data", map[string]string{"a": "first", "sub/b": "second"})
+	d := cas.Sum([]byte("second")).String()
+	if err := os.Remove(filepath.Join(c.Store, "blobs", d[:2], d)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := c.run(t)
+	if !errors.Is(err, cas.ErrNotFound) {
+		t.Fatalf("got %v, want what is not found", err)
+	}
+	wantText(t, err.Error(), "input data", "sub/b")
+	if _, err := os.Stat(filepath.Join(c.marks(), "ran")); err == nil {
+		t.Error("the command ran")
+	}
+}
+
+// Long work of Curi's own shows how far it is.
+func TestProgressIsShown(t *testing.T) {
+	c := shell(t, "cat {in.data}/a > {out.model}")
+	c.addInput(t, "data", map[string]string{"a": "text"})
+	c.Stage.Inputs[0].Writable = true
+	var mu sync.Mutex
+	began, ended, bytes := []string{}, 0, map[string]int64{}
+	c.progress = func(what string) (cas.Progress, func()) {
+		began = append(began, what)
+		return func(done, _, _, _ int64) {
+			mu.Lock()
+			defer mu.Unlock()
+			bytes[what] = done
+		}, func() { ended++ }
+	}
+	c.must(t)
+	want := []string{"copying input data", "storing output model"}
+	if !slices.Equal(began, want) || ended != len(want) {
+		t.Errorf("shown: %q, ended %d, want %q", began, ended, want)
+	}
+	for _, what := range want {
+		if bytes[what] != 4 {
+			t.Errorf("%s: %d bytes", what, bytes[what])
+		}
+	}
+}
+
 // A purge of a scratch disk, or a crash, may take any file of a result.
 func TestResultThatIsNotWholeIsNoHit(t *testing.T) {
 	for name, spoil := range map[string]func(string) error{
@@ -82,7 +131,9 @@ func TestResultThatIsNotWholeIsNoHit(t *testing.T) {
 			if res.Cached {
 				t.Errorf("it was a hit; it said:\n%s", out)
 			}
-			wantText(t, out, "the stage runs again")
+			if n := strings.Count(out, "the stage runs again"); n != 1 {
+				t.Errorf("%d times in:\n%s", n, out)
+			}
 			wantFile(t, filepath.Join(res.Outputs["model"].Path, "sub", "deep"), "deep\n")
 		})
 	}

@@ -211,14 +211,14 @@ func (r *run) maskRankLogs() {
 // and the command to try again.
 func (r *run) summary(ctx context.Context, out *outcome) {
 	word := string(out.status)
-	if out.status == stages.Interrupted {
+	switch {
+	case out.status == stages.Interrupted:
 		word = "was interrupted"
-	} else if out.status == stages.TimedOut {
-		word = "timed out"
-	}
-	if out.reason != "" && out.status != stages.Interrupted {
+	case out.status == stages.TimedOut:
+		word = out.reason
+	case out.reason != "": // an error of Curi's own is said last, by who called
 		word += ": " + out.reason
-	} // an error of Curi's own is said last, by who called
+	}
 	r.warn("%s %s", r.id, word)
 	for _, in := range r.refusedInputs() {
 		r.warn("the command tried to write on input %s, which is read-only: --in-rw %s=%s gives it a private writable copy", in.Name, in.Name, in.Ref)

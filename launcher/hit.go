@@ -17,8 +17,8 @@ import (
 func (e *execution) hit(ctx context.Context) (*Result, error) {
 	found, err := stages.FindResult(ctx, e.s, e.p.Key)
 	if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
-		if _, rerr := e.s.Ref(ctx, "stage/"+e.p.Key.String()); rerr == nil {
-			e.say("%s; the stage runs again", oneLine(err))
+		if _, rerr := e.s.Ref(ctx, "stage/"+e.p.Key.String()); !errors.Is(rerr, cas.ErrNotFound) {
+			e.sayGone(oneLine(err))
 		}
 		return nil, nil
 	}
@@ -39,7 +39,7 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 	}
 	outputs, err := e.outputsOf(ctx, found.Tree)
 	if errors.Is(err, cas.ErrNotFound) {
-		e.say("the result of %s is there no more (%s); the stage runs again", found.Run, oneLine(err))
+		e.sayGone(fmt.Sprintf("the result of %s is there no more (%s)", found.Run, oneLine(err)))
 		return nil, nil
 	}
 	if err != nil {
@@ -53,6 +53,14 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 	res.Cached, res.Outputs = true, outputs
 	e.say("stage %s is cached: the result of %s", e.p.Name, found.Run)
 	return res, nil
+}
+
+// sayGone says once why a result that was there is none.
+func (e *execution) sayGone(why string) {
+	if why != e.gone {
+		e.gone = why
+		e.say("%s; the stage runs again", why)
+	}
 }
 
 // outputsOf describes the outputs in a result tree.

@@ -54,6 +54,8 @@ type call struct {
 	Grace   time.Duration
 	Environ []string
 	Secrets map[string]string
+
+	progress func(what string) (cas.Progress, func()) // of a call in this process
 }
 
 func (c call) exec(ctx context.Context, stdout, stderr interface{ Write([]byte) (int, error) }) (*Result, error) {
@@ -76,7 +78,7 @@ func (c call) exec(ctx context.Context, stdout, stderr interface{ Write([]byte) 
 		return nil, err
 	}
 	return Exec(ctx, s, p, Options{Force: c.Force, Fresh: c.Fresh, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
-		Timeout: c.Timeout, Grace: c.Grace, Self: self, Stdout: stdout, Stderr: stderr, Environ: c.Environ,
+		Timeout: c.Timeout, Grace: c.Grace, Self: self, Stdout: stdout, Stderr: stderr, Environ: c.Environ, Progress: c.progress,
 		Secret: func(n string) (string, bool) { v, ok := c.Secrets[n]; return v, ok }})
 }
 

@@ -103,7 +103,6 @@ func (r *run) takeWork(ctx context.Context, last lastTry) error {
 // the private writable ones always.
 func (r *run) fillInputs(ctx context.Context) error {
 	for _, in := range r.p.In {
-		o := cas.CheckoutOptions{ReadOnly: !in.Writable}
 		sub := "in"
 		if in.Writable {
 			sub = "in-rw"
@@ -114,8 +113,8 @@ func (r *run) fillInputs(ctx context.Context) error {
 		if err := makeDir(filepath.Dir(dst)); err != nil {
 			return err
 		}
-		if err := r.s.Checkout(ctx, in.Tree, dst, o); err != nil {
-			return fmt.Errorf("make the copy of input %s: %w", in.Name, err)
+		if err := r.copyInput(ctx, in, dst); err != nil {
+			return err
 		}
 		if in.Writable && r.mount == nil {
 			// {in.N} is the same path with and without a mount.
@@ -126,6 +125,16 @@ func (r *run) fillInputs(ctx context.Context) error {
 				return fmt.Errorf("make the copy of input %s: %w", in.Name, err)
 			}
 		}
+	}
+	return nil
+}
+
+// copyInput makes a copy of an input at dst.
+func (r *run) copyInput(ctx context.Context, in stages.BoundInput, dst string) error {
+	progress, clear := r.o.Progress("copying input " + in.Name)
+	defer clear()
+	if err := r.s.Checkout(ctx, in.Tree, dst, cas.CheckoutOptions{ReadOnly: !in.Writable, Progress: progress}); err != nil {
+		return fmt.Errorf("make the copy of input %s: %w", in.Name, err)
 	}
 	return nil
 }

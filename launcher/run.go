@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -196,7 +197,9 @@ func (r *run) prepare(ctx context.Context) error {
 // logPath is where the log grows while the command runs.
 func (r *run) logPath() string { return filepath.Join(r.place.Dir(), "log.txt") }
 
-// pinInputs keeps what the run reads from being collected.
+// pinInputs keeps what the run reads from being collected, and looks whether
+// it is there: bytes that a purge took away are found before the command
+// starts, not by it.
 func (r *run) pinInputs(ctx context.Context) error {
 	var trees []cas.Digest
 	for _, in := range r.p.In {
@@ -206,8 +209,25 @@ func (r *run) pinInputs(ctx context.Context) error {
 		trees = append(trees, r.p.StdinTree)
 	}
 	var err error
-	r.pin, err = r.s.Pin(ctx, holderPrefix+r.id, trees...)
-	return err
+	if r.pin, err = r.s.Pin(ctx, holderPrefix+r.id, trees...); err != nil {
+		return err
+	}
+	for _, in := range r.p.In {
+		n := 0
+		err := r.s.Walk(ctx, in.Tree, func(path string, f cas.Entry) error {
+			if n++; n > lookedFor {
+				return fs.SkipAll
+			}
+			if f.IsRegular() && !r.s.HasWholeBlob(f.Digest, f.Size) {
+				return fmt.Errorf("the bytes of %s are no longer in the store %s; add or make it again (curi fsck names all that is missing): %w", path, r.s.Dir(), cas.ErrNotFound)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("input %s (%s): %w", in.Name, in.From, err)
+		}
+	}
+	return nil
 }
 
 // fillArgv fills the placeholders and remembers the values of secrets, for

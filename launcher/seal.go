@@ -94,7 +94,9 @@ func (r *run) sealOutput(ctx context.Context, out stages.Output, written map[str
 	if written == nil { // else it has what was declared too; the program's word counts
 		written = out.Meta
 	}
-	o := cas.SealOptions{Attrs: cas.MetaAttrs(written)}
+	progress, clear := r.o.Progress("storing output " + out.Name)
+	defer clear()
+	o := cas.SealOptions{Attrs: cas.MetaAttrs(written), Progress: progress}
 	if !out.Dir {
 		o.As = out.Path
 	}

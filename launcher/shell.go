@@ -36,6 +36,7 @@ func Shell(ctx context.Context, s *cas.Store, rec *stages.Record, command []stri
 	if err != nil {
 		return nil, err
 	}
+	defer p.Release()
 	e := &execution{s: s, p: p, o: &o, env: environment(o.Environ), id: rec.Run, began: time.Now()}
 	r := &run{execution: e, place: s.Place(rec.Key), attempt: attempt{number: 1}}
 	defer r.release()
@@ -109,6 +110,9 @@ func planOf(ctx context.Context, s *cas.Store, rec *stages.Record) (*stages.Plan
 	p.Name, p.Command, p.Shell, p.CleanEnv, p.Work = rec.Stage, rec.Command, rec.Shell, rec.CleanEnv, rec.Work
 	for _, in := range rec.Inputs {
 		t, err := s.Tree(ctx, in.Tree)
+		if errors.Is(err, cas.ErrNotFound) {
+			t, err = makeInput(ctx, s, p, in)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("input %s of %s, %s: %w", in.Name, rec.Run, in.From, err)
 		}
@@ -128,6 +132,20 @@ func planOf(ctx context.Context, s *cas.Store, rec *stages.Record) (*stages.Plan
 	return p, nil
 }
 
+// makeInput makes the tree of an input anew that a collection took: one that
+// stood for a file inside an artifact or a result, where that still is.
+func makeInput(ctx context.Context, s *cas.Store, p *stages.Plan, in stages.RecordInput) (*cas.Tree, error) {
+	gone := fmt.Errorf("it is no longer in the store: %w", cas.ErrNotFound)
+	b, err := p.BindInput(ctx, s, stages.Input{Name: in.Name, Ref: in.From})
+	if errors.Is(err, cas.ErrNotFound) || err == nil && b.Tree != in.Tree {
+		return nil, gone
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Tree(ctx, b.Tree)
+}
+
 // fillScratch makes the places.
 func (r *run) fillScratch(ctx context.Context, dir string) error {
 	for _, d := range []string{"in", "out", "work", "logs", "tmp"} {
@@ -143,8 +161,8 @@ func (r *run) fillScratch(ctx context.Context, dir string) error {
 			}
 			continue
 		}
-		if err := r.s.Checkout(ctx, in.Tree, at, cas.CheckoutOptions{ReadOnly: !in.Writable}); err != nil {
-			return fmt.Errorf("make the copy of input %s: %w", in.Name, err)
+		if err := r.copyInput(ctx, in, at); err != nil {
+			return err
 		}
 	}
 	for _, out := range r.p.Outputs {
@@ -187,6 +205,13 @@ func userShell(env environment) string {
 	return "/bin/sh"
 }
 
+// notStarted tells why the command is none, and the status that a shell gives.
+func (r *run) notStarted(err error) int {
+	out := r.cannotStart(err)
+	r.warn("%s", out.reason)
+	return out.exit
+}
+
 // interact runs the command on the caller's own terminal and returns its
 // status. Ctrl-C is the command's; an end of ctx ends it.
 func (r *run) interact() (int, error) {
@@ -200,14 +225,14 @@ func (r *run) interact() (int, error) {
 	r.p.Dir = dir
 	path, err := r.program(env)
 	if err != nil {
-		return 0, fmt.Errorf("%w: %s cannot be started: %w", stages.ErrUsage, r.shown[0], err)
+		return r.notStarted(err), nil
 	}
 	cmd := &exec.Cmd{Path: path, Args: r.argv, Env: env, Dir: dir, Stdin: os.Stdin, Stdout: r.o.Stdout, Stderr: r.o.Stderr}
 	sigs := make(chan os.Signal, 4)
 	signal.Notify(sigs, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(sigs)
 	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("%w: %s cannot be started: %w", stages.ErrUsage, r.shown[0], err)
+		return r.notStarted(err), nil
 	}
 	done := make(chan struct{})
 	go func() {

@@ -36,7 +36,7 @@ func Bind(ctx context.Context, s *cas.Store, p Project, st Stage) (*Plan, error)
 // bind looks up what the key depends on.
 func (p *Plan) bind(ctx context.Context, s *cas.Store) error {
 	for _, in := range p.Inputs {
-		b, err := p.bindInput(ctx, s, in)
+		b, err := p.BindInput(ctx, s, in)
 		if err != nil {
 			return fmt.Errorf("input %s: %w", in.Name, err)
 		}
@@ -85,9 +85,9 @@ func (p *Plan) normalize() {
 	slices.Sort(p.Work)
 }
 
-// bindInput turns what a REF means into a tree. A file inside a tree becomes a
-// tree of its own with that one entry.
-func (p *Plan) bindInput(ctx context.Context, s *cas.Store, in Input) (BoundInput, error) {
+// BindInput turns what a REF means into a tree. A file inside a tree becomes a
+// tree of its own with that one entry, kept until Release.
+func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInput, error) {
 	t, err := Resolve(ctx, s, p.Project, in.Ref)
 	if err != nil {
 		return BoundInput{}, err

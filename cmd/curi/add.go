@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -165,13 +166,21 @@ func checkNames(name, tag string) error {
 	return nil
 }
 
+// metaKey is a key of metadata without the prefix that attributes have: both
+// ways to write it mean one key.
+func metaKey(k string) string { return strings.TrimPrefix(k, cas.MetaPrefix) }
+
 // parseMeta parses the values of --meta k=v.
 func parseMeta(texts []string) (map[string]string, error) {
 	meta := map[string]string{}
 	for _, t := range texts {
-		k, v, err := parsePair("--meta", t, "--meta KEY=VALUE, such as --meta type=DigitsNet")
+		const form = "--meta KEY=VALUE, such as --meta type=DigitsNet"
+		k, v, err := parsePair("--meta", t, form)
 		if err != nil {
 			return nil, err
+		}
+		if k = metaKey(k); k == "" {
+			return nil, usagef("--meta %q: the right form is %s", t, form)
 		}
 		if _, twice := meta[k]; twice {
 			return nil, usagef("--meta %s is given twice", k)

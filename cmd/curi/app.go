@@ -97,9 +97,9 @@ func (a *app) project() (stages.Project, error) {
 	if a.proj != nil {
 		return *a.proj, nil
 	}
-	dir, err := os.Getwd()
+	dir, err := currentDir()
 	if err != nil {
-		return stages.Project{}, fmt.Errorf("finding the current directory: %w", err)
+		return stages.Project{}, err
 	}
 	p, err := stages.FindProject(dir)
 	if err != nil {
@@ -107,6 +107,14 @@ func (a *app) project() (stages.Project, error) {
 	}
 	a.proj = &p
 	return p, nil
+}
+
+func currentDir() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the current directory: %w; it may have been removed: cd to one that is there", err)
+	}
+	return dir, nil
 }
 
 // resolve finds what a REF means for the project of the current directory.

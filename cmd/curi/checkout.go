@@ -40,6 +40,9 @@ func (a *app) checkout(ctx context.Context, ref, dir string, o cas.CheckoutOptio
 	if o.Link && os.Geteuid() == 0 {
 		return usagef("curi checkout --link: root could write through the links into the store; leave --link out, or be another user")
 	}
+	if dir == "" {
+		return usagef("curi checkout: the directory is empty; name one, such as ./copy")
+	}
 	s, t, err := a.resolve(ctx, ref)
 	if err != nil {
 		return err

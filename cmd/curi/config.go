@@ -76,9 +76,9 @@ func (a *app) config() (*config, error) {
 	for _, k := range configKeys {
 		c.values[k.name] = configValue{k.def, "default"}
 	}
-	cwd, err := os.Getwd()
+	cwd, err := currentDir()
 	if err != nil {
-		return nil, fmt.Errorf("finding the current directory: %w", err)
+		return nil, err
 	}
 	if dir, from, err := a.defaultStore(); err == nil {
 		c.values["store"] = configValue{dir, from}

@@ -70,6 +70,7 @@ func (a *app) diff(ctx context.Context, from, to string) (int, error) {
 	}
 	var b strings.Builder
 	for _, c := range list {
+		c.Path, c.Detail = visible(c.Path), visible(c.Detail)
 		switch c.Change {
 		case "added":
 			fmt.Fprintf(&b, "A  %s  (%s)\n", c.Path, size(c.NewBytes))

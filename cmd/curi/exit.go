@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/launcher"
@@ -135,12 +138,22 @@ func (a *app) report(ctx context.Context, err error) int {
 // itself, which knows no command line, cannot say it.
 func wayOut(err error) string {
 	// "curi:" stands before it already.
-	msg := strings.TrimPrefix(oneLine(err.Error()), "curi ")
+	msg := strings.TrimPrefix(strings.TrimPrefix(oneLine(err.Error()), "curi: "), "curi ")
 	// What cas calls it for callers to test for, which tells a person nothing.
-	msg = strings.TrimSuffix(msg, ": "+cas.ErrInvalid.Error())
+	for _, name := range []error{cas.ErrInvalid, cas.ErrExists, cas.ErrFormat} {
+		msg = strings.TrimSuffix(msg, ": "+name.Error())
+	}
 	switch {
-	case errors.Is(err, cas.ErrFormat) && !strings.Contains(msg, "--store"):
-		return msg + "; use the Curi that made it, or another store with --store DIR"
+	case errors.Is(err, cas.ErrCorrupt) && strings.Contains(msg, "/tags/"):
+		return msg + "; curi tag gives the tag again"
+	case errors.Is(err, cas.ErrCorrupt) && strings.Contains(msg, "/refs/"):
+		return msg + "; curi rm of that version or run forgets it, what else is stored stays"
+	case errors.Is(err, cas.ErrCorrupt) && strings.Contains(msg, "curi-store.json"):
+		return msg + "; write its one line again (docs/format.md), what else is stored is whole"
+	case errors.Is(err, cas.ErrCorrupt) && !strings.Contains(msg, "verification") && !strings.Contains(msg, "quarantine"):
+		return msg + "; curi fsck finds all that is bad and names who used it"
+	case errors.Is(err, cas.ErrFormat) && !strings.Contains(msg, "--store DIR"):
+		return msg + ", or another store with --store DIR"
 	case errors.Is(err, cas.ErrNoSpace) && !strings.Contains(msg, "free some"):
 		return msg + "; free some (curi rm, then curi gc) or use a store elsewhere (--store DIR)"
 	}
@@ -153,5 +166,27 @@ func oneLine(s string) string {
 	for i, l := range lines {
 		lines[i] = strings.TrimSpace(l)
 	}
-	return strings.Join(lines, " ")
+	return visible(strings.Join(lines, " "))
 }
+
+// visible writes what would move a terminal's cursor, or end a line, as an
+// escape: names of files and bad input may hold anything.
+func visible(s string) string {
+	if !strings.ContainsFunc(s, hidden) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if hidden(r) {
+			q := strconv.Quote(s[i : i+n])
+			b.WriteString(q[1 : len(q)-1])
+		} else {
+			b.WriteString(s[i : i+n])
+		}
+		i += n
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -65,26 +66,48 @@ func (a *app) fsck(ctx context.Context, share float64) error {
 		err = a.write(wordVerify(r))
 	}
 	if err == nil && len(r.Bad) > 0 {
-		return &statusError{exitCorrupt, fmt.Errorf("%s bad; bytes that do not match their digest go to %s; add or run again what used them", areBad(len(r.Bad)), filepath.Join(s.Dir(), "quarantine"))}
+		return &statusError{exitCorrupt, errors.New(strings.Join(wordBad(r.Bad, filepath.Join(s.Dir(), "quarantine")), "; "))}
 	}
 	return err
 }
 
-func areBad(n int) string {
-	if n == 1 {
-		return "1 blob is"
+// wordBad sums up what is bad, and what to do: blobs and trees are in
+// quarantine, names that cannot be read stay where they are.
+func wordBad(bad []cas.BadBlob, quarantine string) (words []string) {
+	names := 0
+	for _, b := range bad {
+		if b.Digest.IsZero() {
+			names++
+		}
 	}
-	return fmt.Sprintf("%d blobs are", n)
+	if n := len(bad) - names; n > 0 {
+		words = append(words, areBad(n, "blob")+" bad: bytes that do not match their digest go to "+quarantine+", add or run again what used them")
+	}
+	if names > 0 {
+		words = append(words, areBad(names, "name")+" unreadable: curi rm of that version or run forgets it")
+	}
+	return words
+}
+
+func areBad(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing + " is"
+	}
+	return fmt.Sprintf("%d %ss are", n, thing)
 }
 
 func wordVerify(r cas.VerifyReport) string {
 	var b strings.Builder
 	for _, bad := range r.Bad {
+		if bad.Digest.IsZero() {
+			fmt.Fprintf(&b, "bad  %s\n", visible(bad.Reason))
+			continue
+		}
 		used := "used by nothing"
 		if len(bad.UsedBy) > 0 {
 			used = "used by " + strings.Join(bad.UsedBy, ", ")
 		}
-		fmt.Fprintf(&b, "bad  %s  %s; %s\n", bad.Digest, bad.Reason, used)
+		fmt.Fprintf(&b, "bad  %s  %s; %s\n", bad.Digest, visible(bad.Reason), visible(used))
 	}
 	if len(r.Bad) == 0 {
 		fmt.Fprintf(&b, "%s checked, none bad\n", count(r.BlobsChecked, "blob"))

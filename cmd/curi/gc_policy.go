@@ -26,6 +26,9 @@ type policy struct {
 	maxSize, minFree int64 // 0: no limit
 }
 
+// placeAge is keepWork as cas wants it, for which 0 is for ever.
+func (p policy) placeAge() time.Duration { return max(p.keepWork, 1) }
+
 // collect removes what the policy gives up and whatever nothing needs then.
 //
 // An unnamed result is a stage/<key> whose run no version of an artifact came
@@ -75,7 +78,7 @@ func collect(ctx context.Context, s *cas.Store, p policy, dry bool, progress cas
 // options of a collection that gives up the results of some runs.
 func (p policy) options(expired map[string]bool, lastUse map[string]time.Time) cas.CollectOptions {
 	return cas.CollectOptions{
-		PlaceAge: p.keepWork, StagingAge: stagingAge,
+		PlaceAge: p.placeAge(), StagingAge: stagingAge,
 		Expire: func(r cas.Ref, used time.Time) bool {
 			run := runOf(r)
 			// Somebody took the result since it was looked at.
@@ -167,7 +170,7 @@ func enough(ctx context.Context, s *cas.Store, p policy, order []string, n int) 
 		for _, run := range order[:n+i] {
 			expired[run] = true
 		}
-		r, err := s.Collect(ctx, cas.CollectOptions{DryRun: true, PlaceAge: p.keepWork, StagingAge: stagingAge,
+		r, err := s.Collect(ctx, cas.CollectOptions{DryRun: true, PlaceAge: p.placeAge(), StagingAge: stagingAge,
 			Expire: func(r cas.Ref, _ time.Time) bool { return expired[runOf(r)] }})
 		if err != nil {
 			failed = err

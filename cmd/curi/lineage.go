@@ -108,11 +108,11 @@ func writeLineage(b *strings.Builder, g *stages.Lineage, down bool) {
 
 // wordNode words a run or a thing in one line.
 func wordNode(n stages.LineageNode) string {
-	text := n.Name
+	text := visible(n.Name)
 	if n.Kind == "run" {
 		text = "run " + n.Name
 		if len(n.Params) > 0 {
-			text += "  " + pairs(n.Params)
+			text += "  " + visible(pairs(n.Params))
 		}
 		return text + "  " + n.Time.Local().Format("2006-01-02 15:04")
 	}

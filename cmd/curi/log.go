@@ -214,7 +214,7 @@ func (a *app) logRun(ctx context.Context, ref string) error {
 	}
 	var b strings.Builder
 	line := func(k, format string, args ...any) {
-		fmt.Fprintf(&b, "%-9s %s\n", k, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%-9s %s\n", k, visible(fmt.Sprintf(format, args...)))
 	}
 	line("run", "%s", r.ID)
 	if r.SameAs != "" {

@@ -49,21 +49,25 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 		return err
 	}
 	list := []listedJSON{}
+	bad := false // one bad artifact is not to hide the others
 	for newest, err := range s.Artifacts(ctx, prefix) {
-		if err != nil {
+		vs := []cas.Version{newest}
+		if all && err == nil {
+			vs, err = s.Versions(ctx, newest.Name)
+		}
+		if ctx.Err() != nil {
 			return err
 		}
-		vs := []cas.Version{newest}
-		if all {
-			if vs, err = s.Versions(ctx, newest.Name); err != nil {
-				return err
-			}
+		if err != nil {
+			a.warn("%s", wayOut(err))
+			bad = true
+			continue
 		}
 		for _, v := range vs {
 			t, err := s.Tree(ctx, v.Tree)
 			if err != nil {
-				// One bad artifact is not to hide the others.
-				a.warn("%s: %s; curi fsck tells more", versionName(v), oneLine(err.Error()))
+				a.warn("%s: %s", versionName(v), wayOut(err))
+				bad = true
 				continue
 			}
 			l := listedJSON{Name: v.Name, Version: v.N, Tags: v.Tags, Tree: v.Tree, Kind: "directory", Bytes: t.Bytes(), MadeBy: v.MadeBy, Time: v.Time}
@@ -78,6 +82,9 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 	}
 	if a.json {
 		return a.printJSON(list)
+	}
+	if len(list) == 0 && bad {
+		return nil
 	}
 	if len(list) == 0 {
 		if prefix != "" {

@@ -70,7 +70,7 @@ func (a *app) meta(ctx context.Context, ref string, set map[string]string, drop 
 	}
 	var b strings.Builder
 	for _, k := range slices.Sorted(maps.Keys(d.Meta)) {
-		fmt.Fprintf(&b, "%s=%s\n", k, d.Meta[k])
+		fmt.Fprintf(&b, "%s=%s\n", visible(k), visible(d.Meta[k]))
 	}
 	return a.write(b.String())
 }
@@ -100,6 +100,7 @@ func changeMeta(ctx context.Context, s *cas.Store, t stages.Target, set map[stri
 	}
 	changed := *tree
 	for _, k := range drop {
+		k = metaKey(k)
 		if _, ok := changed.Attrs.Get(cas.MetaPrefix + k); !ok {
 			return t, false, notFoundf("%s has no metadata %q%s", versionName(newest), k, didYouMean(k, slices.Collect(maps.Keys(tree.Attrs.Meta()))))
 		}

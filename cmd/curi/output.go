@@ -57,7 +57,8 @@ func (a *app) table(header []string, rows [][]string) error {
 	}
 	for _, r := range rows {
 		for i, c := range r {
-			width[i] = max(width[i], utf8.RuneCountInString(c))
+			r[i] = visible(c)
+			width[i] = max(width[i], utf8.RuneCountInString(r[i]))
 		}
 	}
 	line := func(r []string) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -54,6 +55,9 @@ func lastingPath(ctx context.Context, s *cas.Store, t stages.Target) (string, er
 	if err != nil {
 		return "", err
 	}
+	if err := stillThere(ctx, s, t, inside); err != nil {
+		return "", err
+	}
 	inside = filepath.FromSlash(inside)
 	if m, ok := servingMount(ctx, s); ok {
 		switch {
@@ -77,6 +81,41 @@ func lastingPath(ctx context.Context, s *cas.Store, t stages.Target) (string, er
 		return "", fmt.Errorf("looking for a path of %s: %w", t.Name, err)
 	}
 	return p, nil
+}
+
+// lookedFor is how many files of a directory are looked for: a path is printed
+// at once.
+const lookedFor = 1000
+
+// stillThere is an error where bytes of the target were taken away, by a purge
+// of a scratch disk for instance: a path to them would not open.
+func stillThere(ctx context.Context, s *cas.Store, t stages.Target, inside string) error {
+	if t.Tree.IsZero() {
+		return nil // a digest that was found
+	}
+	gone := func(path string) error {
+		return notFoundf("%s: the bytes of %s are no longer in the store %s; add or make it again (curi fsck names all that is missing)", t.Ref, path, s.Dir())
+	}
+	e, err := s.Lookup(ctx, t.Tree, inside)
+	if err != nil {
+		return fmt.Errorf("%s: %w", t.Ref, err)
+	}
+	if e.IsRegular() && !s.HasWholeBlob(e.Digest, e.Size) {
+		return gone(inside)
+	}
+	if e.Kind != cas.KindDir {
+		return nil
+	}
+	n := 0
+	return s.Walk(ctx, e.Digest, func(path string, f cas.Entry) error {
+		if n++; n > lookedFor {
+			return fs.SkipAll
+		}
+		if f.IsRegular() && !s.HasWholeBlob(f.Digest, f.Size) {
+			return gone(path)
+		}
+		return nil
+	})
 }
 
 // servingMount finds a mount whose paths last: one that a person made, not

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -53,8 +54,16 @@ stays in the log, and so do artifacts that were published from it.`,
 
 func (a *app) rm(ctx context.Context, ref string, keep int) error {
 	s, t, err := a.resolve(ctx, ref)
+	if errors.Is(err, cas.ErrCorrupt) && keep == 0 {
+		if done, ferr := a.forgetBroken(ctx, s, ref); done || ferr != nil {
+			return ferr
+		}
+	}
 	if err != nil {
 		return err
+	}
+	if strings.HasSuffix(ref, "/") {
+		return usagef("curi rm removes whole artifacts: leave the / of %s out", ref)
 	}
 	switch {
 	case t.Version != nil && t.Path == "":
@@ -71,6 +80,31 @@ func (a *app) rm(ctx context.Context, ref string, keep int) error {
 		return a.printf("withdrew %s: the next exec of %s with its key runs again\n", t.Run.ID, t.Run.Stage)
 	}
 	return usagef("curi rm removes NAME, NAME@n or the result of a RUN, and %s is none of these", ref)
+}
+
+// forgetBroken removes a name that cannot be read: NAME@n, or a RUN. What it
+// named stays until it is collected.
+func (a *app) forgetBroken(ctx context.Context, s *cas.Store, ref string) (done bool, err error) {
+	out := removedJSON{Removed: []removedVersion{}}
+	name, selector, _ := strings.Cut(ref, "@")
+	if n, err := strconv.Atoi(selector); err == nil {
+		if err := s.RemoveVersions(ctx, name, []int{n}); err != nil {
+			return false, err
+		}
+		out.Removed = append(out.Removed, removedVersion{Name: name, Version: n})
+	} else {
+		if _, err := s.Ref(ctx, "run/"+ref); !errors.Is(err, cas.ErrCorrupt) {
+			return false, nil
+		}
+		if err := s.DeleteRef(ctx, "run/"+ref); err != nil {
+			return false, err
+		}
+		out.Run = ref
+	}
+	if a.json {
+		return true, a.printJSON(out)
+	}
+	return true, a.printf("forgot %s, which could not be read\n", ref)
 }
 
 func (a *app) rmVersions(ctx context.Context, s *cas.Store, ref string, v cas.Version, keep int) error {

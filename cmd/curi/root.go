@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,9 +38,8 @@ whose results are recorded and cached.`,
 		Args:          subcommand,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			a.started = true
-			if c.Flags().Changed("store") && a.storeFlag == "" {
-				// An unset variable of a script must not lead to another store.
-				return usagef("--store: the directory is empty; name one, or leave the option out")
+			if o := emptyOption(c); o != "" {
+				return usagef("--%s: the value is empty; give one, or leave the option out", o)
 			}
 			if cfg, err := a.config(); err == nil && !a.quiet && !a.verbose {
 				// An error of the configuration is for the commands that need it.
@@ -78,7 +78,45 @@ whose results are recorded and cached.`,
 	add(groupStore, newStore(a), newStatus(a), newDu(a), newGc(a), newFsck(a), newConfig(a))
 	root.AddCommand(newVersion(a), newDocs(a))
 	root.AddCommand(topics()...)
+	addCompletion(root)
 	return root
+}
+
+// emptyOption finds an option whose value is empty: an unset variable of a
+// script must not lead to another store, run what was to be accepted, or take
+// all for some.
+func emptyOption(c *cobra.Command) (name string) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		switch v := f.Value.(type) {
+		case pflag.SliceValue: // most lists say better what belongs there
+			if l := v.GetSlice(); len(l) == 0 || f.Name == "exclude" && slices.Contains(l, "") {
+				name = f.Name
+			}
+		default:
+			if v.Type() == "string" && v.String() == "" && f.Name != "name" {
+				name = f.Name
+			}
+		}
+	})
+	return name
+}
+
+// addCompletion adds cobra's command for completion, which by itself takes
+// any word for a shell.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() != "completion" {
+			continue
+		}
+		c.Short = "Print the script that completes commands, names, runs and stages in a shell"
+		c.Long = c.Short + "."
+		c.Example = "  source <(curi completion bash)   # in ~/.bashrc; needs the package bash-completion"
+		c.Args, c.RunE = subcommand, group
+		for _, shell := range c.Commands() {
+			shell.Example = "  curi completion " + shell.Name()
+		}
+	}
 }
 
 // group is the RunE of a command that only has others below it.
@@ -96,7 +134,12 @@ func subcommand(c *cobra.Command, args []string) error {
 func unknownCommand(c *cobra.Command, name string) error {
 	var names []string
 	for _, sub := range c.Commands() {
-		if !sub.Hidden {
+		for _, below := range sub.Commands() {
+			if below.Name() == name {
+				return usagef("unknown command %q; did you mean %s?", c.CommandPath()+" "+name, below.CommandPath())
+			}
+		}
+		if !sub.Hidden && sub.Runnable() {
 			names = append(names, sub.Name())
 		}
 	}
@@ -127,8 +170,9 @@ func exclusive(c *cobra.Command, options ...string) error {
 // newHelp is `curi help`, which unlike cobra's fails on what it does not know.
 func newHelp(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:   "help [COMMAND | TOPIC]",
-		Short: "Help about a command or a topic",
+		Use:     "help [COMMAND | TOPIC]",
+		Short:   "Help about a command or a topic",
+		Example: "  curi help stage exec\n  curi help ref",
 		ValidArgsFunction: func(c *cobra.Command, args []string, word string) (list []string, _ cobra.ShellCompDirective) {
 			if at, _, err := c.Root().Find(args); err == nil {
 				for _, sub := range at.Commands() {
@@ -175,6 +219,9 @@ func nargs(min, max int, want string) cobra.PositionalArgs {
 
 // flagError words what pflag says about an option as one line with a way out.
 func flagError(c *cobra.Command, err error) error {
+	if c.HasSubCommands() && c.Flags().NArg() > 0 {
+		return unknownCommand(c, c.Flags().Arg(0)) // curi exec --name …
+	}
 	see := "see " + c.CommandPath() + " --help"
 	if c.Name() == "exec" {
 		see = "the stage's own command comes after --; " + see

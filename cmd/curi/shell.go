@@ -126,7 +126,8 @@ func (a *app) shell(c *cobra.Command, ref string, command []string, save string,
 // runOf finds a run by REF, or the newest run of a stage.
 func (a *app) runOf(ctx context.Context, ref string) (*cas.Store, stages.Run, error) {
 	s, t, err := a.resolve(ctx, ref)
-	if err != nil && !strings.ContainsAny(ref, "@./[") {
+	if (err != nil || t.Run == nil) && !strings.ContainsAny(ref, "@./[") {
+		// A stage may be called as what it publishes.
 		if _, newest, err2 := a.resolve(ctx, ref+"@last"); err2 == nil {
 			t, err = newest, nil
 		}

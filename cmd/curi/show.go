@@ -50,7 +50,7 @@ made it. See "curi help ref" for how things are named.`,
 func (a *app) showThing(ctx context.Context, s *cas.Store, d thing) error {
 	var b strings.Builder
 	line := func(k, format string, args ...any) {
-		fmt.Fprintf(&b, "%-9s %s\n", k, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%-9s %s\n", k, visible(fmt.Sprintf(format, args...)))
 	}
 	name := d.Ref
 	if len(d.Tags) > 0 {
@@ -148,11 +148,11 @@ func listEntries(ctx context.Context, s *cas.Store, b *strings.Builder, tree cas
 		}
 		switch e.Kind {
 		case cas.KindDir:
-			fmt.Fprintf(b, "  %9s  %s/\n", size(e.Size), e.Name)
+			fmt.Fprintf(b, "  %9s  %s/\n", size(e.Size), visible(e.Name))
 		case cas.KindSymlink:
-			fmt.Fprintf(b, "  %9s  %s -> %s\n", "", e.Name, e.Target)
+			fmt.Fprintf(b, "  %9s  %s -> %s\n", "", visible(e.Name), visible(e.Target))
 		default:
-			fmt.Fprintf(b, "  %9s  %s\n", size(e.Size), e.Name)
+			fmt.Fprintf(b, "  %9s  %s\n", size(e.Size), visible(e.Name))
 		}
 	}
 	return nil

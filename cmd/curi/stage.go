@@ -118,7 +118,7 @@ func (o *stageOptions) stage(a *app, command []string) (stages.Stage, error) {
 		return st, usagef("curi stage exec wants a name for the stage: --name NAME, such as --name train")
 	}
 	var err error
-	if st.Dir, err = os.Getwd(); err != nil {
+	if st.Dir, err = currentDir(); err != nil {
 		return st, err
 	}
 	for _, f := range []func(*stages.Stage) error{o.inputs, o.outputs, o.describeOutputs, o.params, o.environment} {
@@ -226,7 +226,7 @@ func (o *stageOptions) describeOutputs(st *stages.Stage) error {
 			return usagef("--meta %q: the right form is %s", t, form)
 		}
 		k, v, err := parsePair("--meta", pair, form)
-		if err != nil {
+		if k = metaKey(k); err != nil || k == "" {
 			return usagef("--meta %q: the right form is %s", t, form)
 		}
 		out, err := find("--meta", t, n)

@@ -91,7 +91,7 @@ func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, 
 	opts := launcher.Options{
 		Force: o.force, Fresh: o.fresh, Curi: version(), Accept: o.accept, Message: o.message,
 		Stdout: a.out, Stderr: a.err, Log: a.logger(), Quiet: a.quiet,
-		Secret: os.LookupEnv, Environ: os.Environ(),
+		Secret: os.LookupEnv, Environ: os.Environ(), Progress: a.progress,
 	}
 	switch {
 	case o.accept != "" && (o.force || o.fresh || o.dryRun):

@@ -45,6 +45,9 @@ this store whose server died without unmounting.`,
 }
 
 func (a *app) umount(ctx context.Context, dir string) error {
+	if dir == "" {
+		return usagef("curi umount: the directory is empty; curi status lists the mounts")
+	}
 	s, err := a.existingStore(ctx)
 	if err != nil {
 		return err
