@@ -206,6 +206,9 @@ func stop(t *time.Timer) {
 // obey passes a signal to the command alone (not the group: a trainer's data
 // loaders would die first), or to all that is left once it is gone, and sets
 // the time of the end. A later order can only bring that nearer.
+//
+// A shell that is interrupted waits for the program that it runs, which at a
+// terminal is interrupted with it: so that one is too.
 func (g *guard) obey(o guardOrder, stopping *bool, kill *time.Timer) {
 	if o.Signal == 0 {
 		stop(kill)
@@ -213,7 +216,12 @@ func (g *guard) obey(o guardOrder, stopping *bool, kill *time.Timer) {
 		return
 	}
 	if g.running {
+		var run []process
+		if syscall.Signal(o.Signal) == syscall.SIGINT {
+			run = runByShell(g.group)
+		}
 		_ = syscall.Kill(g.group, syscall.Signal(o.Signal))
+		signalAll(run, syscall.Signal(o.Signal))
 	} else {
 		signalAll(g.left(), syscall.Signal(o.Signal))
 	}

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -44,6 +45,40 @@ wait`
 			}
 			wantText(t, ch.stderr.String(), "was interrupted", "work directory ck")
 		})
+	}
+}
+
+// bash train.sh: the shell waits for the trainer, which must hear of Ctrl-C as
+// it does at a terminal; the trainer's own children must not.
+func TestInterruptReachesWhatAShellRuns(t *testing.T) {
+	c := shell(t, "sh -c 'python3 trainer.py; echo after'; echo after")
+	trainer := `import os, signal, subprocess, sys
+mark = os.environ["MARKS"] + "/loader"
+loader = "import signal, sys, time; signal.signal(signal.SIGINT, lambda *a: open(sys.argv[1], 'w').close()); print('ready', flush=True); time.sleep(100)"
+child = subprocess.Popen([sys.executable, "-c", loader, mark])
+def stop(*_):
+    child.kill()
+    print("trainer told", flush=True)
+    sys.exit(3)
+signal.signal(signal.SIGINT, stop)
+child.wait()
+`
+	if err := os.WriteFile(filepath.Join(c.Stage.Dir, "trainer.py"), []byte(trainer), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c.Grace = 20 * time.Second
+	ch := c.start(t)
+	ch.stdout.await(t, "ready")
+	ch.signal(t, syscall.SIGINT)
+	if got := ch.wait(t); got != 130 {
+		t.Errorf("exit status %d, want 130; it said:\n%s", got, ch.stderr.String())
+	}
+	wantText(t, ch.stdout.String(), "trainer told")
+	if strings.Contains(ch.stderr.String(), "killing") {
+		t.Errorf("it was killed:\n%s", ch.stderr.String())
+	}
+	if _, err := os.Stat(filepath.Join(c.marks(), "loader")); err == nil {
+		t.Error("the trainer's child got the signal too")
 	}
 }
 

@@ -3,6 +3,8 @@ package launcher
 import (
 	"bytes"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -77,6 +79,23 @@ func descendants(root, _ int) []process {
 			if !c.dead {
 				out = append(out, process{c.pid, c.name, c.start})
 			}
+		}
+	}
+	return out
+}
+
+var shells = []string{"sh", "dash", "bash", "zsh", "ksh"}
+
+// runByShell lists what a process runs if it is a shell: its children, and of
+// those that are shells theirs.
+func runByShell(pid int) []process {
+	if exe, err := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe"); err != nil || !slices.Contains(shells, filepath.Base(exe)) {
+		return nil
+	}
+	var out []process
+	for _, n := range pids() {
+		if st, ok := readStat(n); ok && st.parent == pid && !st.dead {
+			out = append(append(out, process{st.pid, st.name, st.start}), runByShell(st.pid)...)
 		}
 	}
 	return out
