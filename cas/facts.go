@@ -13,7 +13,6 @@ import (
 type Facts struct {
 	Filesystem string // "ext4", "nfs", …; "type 0x…" for one that this package has no name for
 	Network    bool   // other machines may use it too: slower, and locks are leases
-	Stacked    bool   // it lies on another one (overlayfs, FUSE): no FUSE passthrough above it
 	Reflinks   bool   // copies share their bytes
 	Free       int64  // bytes that an ordinary user may still take
 	Total      int64  // bytes

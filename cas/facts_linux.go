@@ -15,9 +15,9 @@ var filesystems = map[uint32]Facts{
 	unix.TMPFS_MAGIC:           {Filesystem: "tmpfs"},
 	0x2fc12fc1:                 {Filesystem: "zfs"},
 	0xca451a4e:                 {Filesystem: "bcachefs"},
-	unix.OVERLAYFS_SUPER_MAGIC: {Filesystem: "overlayfs", Stacked: true},
-	unix.ECRYPTFS_SUPER_MAGIC:  {Filesystem: "ecryptfs", Stacked: true},
-	unix.FUSE_SUPER_MAGIC:      {Filesystem: "fuse", Stacked: true, Network: true}, // sshfs and the like; virtiofs too
+	unix.OVERLAYFS_SUPER_MAGIC: {Filesystem: "overlayfs"},
+	unix.ECRYPTFS_SUPER_MAGIC:  {Filesystem: "ecryptfs"},
+	unix.FUSE_SUPER_MAGIC:      {Filesystem: "fuse", Network: true}, // sshfs and the like; virtiofs too
 	unix.NFS_SUPER_MAGIC:       {Filesystem: "nfs", Network: true},
 	unix.CIFS_SUPER_MAGIC:      {Filesystem: "cifs", Network: true},
 	unix.SMB2_SUPER_MAGIC:      {Filesystem: "smb", Network: true},

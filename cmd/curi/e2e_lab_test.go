@@ -75,10 +75,19 @@ const (
 	diskBtrfs   disk = "btrfs"
 	diskTmpfs   disk = "tmpfs"
 	diskOverlay disk = "overlayfs" // its upper layer on ext4
+	diskNested  disk = "nested"    // an overlayfs whose lower layer is an overlayfs
 )
 
 // reflinks reports whether copies on the disk share their bytes.
 func (d disk) reflinks() bool { return d == diskXFS || d == diskBtrfs }
+
+// statusName is what curi status calls the disk.
+func (d disk) statusName() string {
+	if d == diskNested {
+		return "overlayfs"
+	}
+	return string(d)
+}
 
 // makeDisk is a shell script that mounts a filesystem of the kind $1 at $2,
 // $3 MiB large; its image lies beside. All of it is root's alone to write.
@@ -87,15 +96,23 @@ mkdir -p "$2"
 if [ "$1" = tmpfs ]; then exec mount -t tmpfs -o "size=$3m,mode=755" none "$2"; fi
 truncate -s "$3M" "$2.img"
 case $1 in
-ext4 | overlayfs) mkfs.ext4 -q -m 0 "$2.img" ;;
+ext4 | overlayfs | nested) mkfs.ext4 -q -m 0 "$2.img" ;;
 xfs) mkfs.xfs -q "$2.img" ;;
 btrfs) mkfs.btrfs -q -m single "$2.img" >/dev/null ;;
 esac
-if [ "$1" != overlayfs ]; then exec mount -o loop "$2.img" "$2"; fi
-mkdir "$2.layer" "$2.lower"
-mount -o loop "$2.img" "$2.layer"
-mkdir "$2.layer/upper" "$2.layer/work"
-mount -t overlay -o "lowerdir=$2.lower,upperdir=$2.layer/upper,workdir=$2.layer/work" none "$2"
+overlay() { # overlay NAME LOWER DIR
+    mkdir -p "$1.upper" "$1.work" "$2" "$3"
+    mount -t overlay -o "lowerdir=$2,upperdir=$1.upper,workdir=$1.work" none "$3"
+}
+case $1 in
+overlayfs | nested)
+    mkdir "$2.a"
+    mount -o loop "$2.img" "$2.a"
+    lower=$2.a/lower
+    if [ "$1" = nested ]; then lower=$2.b; overlay "$2.a/b" "$2.a/lower" "$lower"; fi
+    overlay "$2.a/top" "$lower" "$2" ;;
+*) mount -o loop "$2.img" "$2" ;;
+esac
 `
 
 // addDisk mounts a filesystem in the lab and returns its directory.

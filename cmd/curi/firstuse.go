@@ -20,9 +20,6 @@ func (a *app) firstUse(ctx context.Context, s *cas.Store) {
 	if f.Network {
 		a.warn("warning: the store is on a network filesystem (%s): it works, but reading and locking are slower; a store on a local disk is faster (--store DIR)", f.Filesystem)
 	}
-	if f.Stacked {
-		a.warn("warning: the store is on %s, where the kernel cannot serve a mount's reads and writes directly: large files go through curifs, more slowly; a store on a plain filesystem is faster (--store DIR)", f.Filesystem)
-	}
 	if f.Free < littleSpace {
 		a.warn("warning: only %s are free at %s; curi gc frees what is unused, --reference adds large data without copying it", size(f.Free), s.Dir())
 	}
