@@ -83,6 +83,9 @@ func (r *run) guarded(env environment, io *stdio) outcome {
 	}
 	spec := guardSpec{Argv: r.argv, Path: path, Dir: r.p.Dir, Env: env, TTY: io.tty, Grace: r.o.Grace,
 		Store: r.s.Dir(), Run: r.info}
+	if r.s.Shared() {
+		spec.Share = r.place.Dir()
+	}
 	held := []*os.File{r.lock.File(), r.pin.File()}
 	if r.mount != nil {
 		held = append(held, r.mount.use)

@@ -317,6 +317,9 @@ func (g *guard) finish(stuck []process, orphaned bool) {
 			stuck = g.killAll(closedReaper())
 		}
 	}
+	if g.spec.Share != "" {
+		sharePlace(g.spec.Share) // also for a curi that is gone
+	}
 	if len(stuck) > 0 {
 		g.report(guardReport{Stuck: stuck})
 	} else {

@@ -35,6 +35,8 @@ type guardSpec struct {
 	// the CURI_RUN by which a process that got away is found.
 	Store string     `json:"store"`
 	Run   stages.Run `json:"run"`
+
+	Share string `json:"share,omitempty"` // a place whose files the store's group is to have; "" in a private store
 }
 
 // guardOrder is a message to the guard.

@@ -29,6 +29,10 @@ func newKeptLog(path string, secrets map[string]string) (*keptLog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the log: %w", err)
 	}
+	if err := f.Chmod(0o644); err != nil { // whatever the umask: who may look into the store may read it later, too
+		f.Close()
+		return nil, fmt.Errorf("make the log: %w", err)
+	}
 	return &keptLog{f: f, mask: newMasker(secrets)}, nil
 }
 

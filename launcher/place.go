@@ -22,6 +22,17 @@ const maxTmp = 60
 // same: what a program wrote about its paths into its checkpoints stays true.
 const rootFile = "root"
 
+// writeRoot replaces that file, which may be another user's.
+func writeRoot(path, root string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.WriteFile(path, []byte(root), 0o644); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o644) // whatever the umask: the next try may be another user's
+}
+
 // preparePlace empties what each try makes anew and keeps what the next try
 // of the key is offered. The mounts still show it closed.
 func (r *run) preparePlace(ctx context.Context, last lastTry) error {
@@ -49,7 +60,11 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 	}
 	pruneOld(filepath.Join(dir, "old"), last.state.Run)
 	for _, d := range []string{"in", "in-rw", "tmp"} {
-		if err := removeAll(filepath.Join(dir, d)); err != nil {
+		err := removeAll(filepath.Join(dir, d))
+		if errors.Is(err, fs.ErrPermission) { // another user's, who kept others out
+			err = moveAside(filepath.Join(dir, d), filepath.Join(kept, d))
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -72,28 +87,37 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 			return err
 		}
 	}
-	return r.takeWork(ctx, last)
+	return r.takeWork(ctx, last, filepath.Join(kept, "work"))
 }
 
 // takeWork looks at the work directories: whether they hold something of an
-// earlier try, and that nobody still writes there.
-func (r *run) takeWork(ctx context.Context, last lastTry) error {
+// earlier try, and that nobody still writes there. One that holds what another
+// user kept to himself, and was killed before that could be shared, is moved
+// to kept, and this try begins without.
+func (r *run) takeWork(ctx context.Context, last lastTry, kept string) error {
 	r.attempt.number = 1
 	for _, w := range r.p.Work {
 		dir := filepath.Join(r.place.Dir(), "work", w)
+		open := ""
 		found, err := holdsFiles(dir)
-		if err != nil {
-			return fmt.Errorf("look at work directory %s: %w", w, err)
+		if found && err == nil {
+			open, err = firstOpenForWriting(ctx, dir)
 		}
-		if !found {
+		switch {
+		case errors.Is(err, fs.ErrPermission):
+			to := filepath.Join(kept, w)
+			r.warn("work directory %s holds what only another user may read (%s): it begins empty; that is kept in %s", w, oneLine(err), to)
+			if err := errors.Join(moveAside(dir, to), makeDir(dir)); err != nil {
+				return err
+			}
 			continue
-		}
-		r.attempt.resumed = true
-		r.attempt.number = last.state.Attempt + 1
-		if path, err := firstOpenForWriting(ctx, dir); err != nil {
+		case err != nil:
 			return fmt.Errorf("look at work directory %s: %w", w, err)
-		} else if path != "" {
-			return fmt.Errorf("%w: %s is still open for writing in a process that is not of this run: end that process, or start with empty work directories (--fresh)", ErrRefused, path)
+		case open != "":
+			return fmt.Errorf("%w: %s is still open for writing in a process that is not of this run: end that process, or start with empty work directories (--fresh)", ErrRefused, open)
+		case found:
+			r.attempt.resumed = true
+			r.attempt.number = last.state.Attempt + 1
 		}
 	}
 	return nil
@@ -217,7 +241,10 @@ func makeDir(dir string) error {
 // moveAside moves what dir holds to kept; an empty dir goes.
 func moveAside(dir, kept string) error {
 	found, err := holdsFiles(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		found = true // another user's, and as good as full
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("move %s away: %w", dir, err)
 	}
 	if !found {
@@ -254,7 +281,7 @@ func pruneOld(old, newest string) {
 		if i < 1 {
 			continue
 		}
-		for _, d := range []string{"out", "logs", "leftover"} {
+		for _, d := range []string{"out", "logs", "leftover", "in", "in-rw", "tmp"} {
 			_ = removeAll(filepath.Join(old, t.name, d))
 		}
 		_ = os.Remove(filepath.Join(old, t.name)) // if nothing else is in it

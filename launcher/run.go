@@ -183,7 +183,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(tmp, "curi-meta"), nil, 0o644); err != nil {
 		return fmt.Errorf("make the file for metadata: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(r.place.Dir(), rootFile), []byte(root), 0o644); err != nil {
+	if err := writeRoot(filepath.Join(r.place.Dir(), rootFile), root); err != nil {
 		return fmt.Errorf("prepare the places of stage %s: %w", r.p.Name, err)
 	}
 	if r.log, err = newKeptLog(r.logPath(), r.secrets); err != nil {

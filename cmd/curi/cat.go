@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -41,7 +42,7 @@ func (a *app) cat(ctx context.Context, ref string) error {
 			return os.Open(t.WorkDir)
 		}
 		if t.Blob.IsZero() {
-			return nil, notAFile(t)
+			return nil, notAFile(ctx, s, t)
 		}
 		return s.OpenBlob(ctx, t.Blob)
 	}()
@@ -55,6 +56,11 @@ func (a *app) cat(ctx context.Context, ref string) error {
 	return nil
 }
 
-func notAFile(t stages.Target) error {
+func notAFile(ctx context.Context, s *cas.Store, t stages.Target) error {
+	if inside, err := insidePath(ctx, s, t); err == nil {
+		if e, err := s.Lookup(ctx, t.Tree, inside); err == nil && e.Kind == cas.KindSymlink {
+			return usagef("%s is a symbolic link to %s; name what it leads to", t.Name, e.Target)
+		}
+	}
 	return usagef("%s is a directory; name a file in it, such as %s/FILE (curi show %s lists them)", t.Name, t.Ref, t.Ref)
 }
