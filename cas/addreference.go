@@ -43,7 +43,7 @@ func (b *batch) reference(ctx context.Context, f *os.File, progress func(int64))
 	if err != nil {
 		return Digest{}, before, err
 	}
-	d, err := hashFile(ctx, &meteredReader{f, progress}, before.size, nil)
+	d, err := hashFile(ctx, &meteredReader{sparseSource(f, before), progress}, before.size, nil)
 	if err == nil {
 		err = unchanged(f, before)
 	}

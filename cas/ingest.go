@@ -182,7 +182,7 @@ func (b *batch) copyLarge(ctx context.Context, f *os.File, state fileState, prog
 	}
 	var r io.ReaderAt = &meteredReader{dst, progress}
 	if !cloned {
-		r = &copyingReader{src: f, dst: dst, size: state.size, sparse: state.blocks*512 < state.size, progress: progress}
+		r = &copyingReader{src: sparseSource(f, state), dst: dst, size: state.size, sparse: state.blocks*512 < state.size, progress: progress}
 	}
 	d, err := hashFile(ctx, r, state.size, outboard)
 	if err == nil && !cloned {
@@ -221,7 +221,8 @@ func (r *meteredReader) ReadAt(p []byte, off int64) (int, error) {
 
 // copyingReader writes all that is read from src to the same place of dst.
 type copyingReader struct {
-	src, dst *os.File
+	src      io.ReaderAt
+	dst      *os.File
 	size     int64
 	sparse   bool // src has holes, which dst keeps
 	progress func(int64)

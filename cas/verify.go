@@ -236,7 +236,12 @@ func (v *verification) reference(ctx context.Context, d Digest) (int64, error) {
 		return 0, nil
 	}
 	defer b.Close()
-	have, err := hashFile(ctx, b.File, b.Size(), nil)
+	st, err := fstatFile(b.File)
+	if err != nil {
+		v.found(d, finding{reason: unreadable(err)})
+		return 0, nil
+	}
+	have, err := hashFile(ctx, sparseSource(b.File, st), b.Size(), nil)
 	switch {
 	case ctx.Err() != nil:
 		return 0, ctx.Err()
