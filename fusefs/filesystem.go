@@ -34,11 +34,11 @@ type filesystem struct {
 	log   *slog.Logger
 	id    string // the mount's, see [cas.PlaceState]
 
-	uid, gid    uint32 // owner of what is read-only
-	root        bool   // files are made by root and given to the caller
-	umask       uint32
-	device      uint64 // of the store: the filesystem that passthrough was tried on
-	closeErrors bool   // close(2) of a file of the store can fail (network filesystems)
+	uid, gid uint32 // owner of what is read-only
+	root     bool   // files are made by root and given to the caller
+	umask    uint32
+	device   uint64 // of the store: the filesystem that passthrough was tried on
+	network  bool   // the store's filesystem: close(2) can fail, an open file that is removed is renamed
 
 	passthrough bool // constant once mounted
 	writeback   bool
@@ -70,7 +70,7 @@ func newFilesystem(s *cas.Store, o Options) (*filesystem, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.closeErrors = facts.Network
+	f.network = facts.Network
 	// There is no other way to read it. The mode that a caller gets already
 	// went through the caller's own.
 	old := syscall.Umask(0o077)

@@ -31,6 +31,7 @@ type stageNode struct {
 
 	mu      sync.Mutex
 	dir     *os.File // of a directory, once used; see directory
+	removed *os.File // what has no name any more, as a place in the tree; see removing
 	handles map[*stageHandle]struct{}
 	through bool // with handles: they are served by passthrough
 }
@@ -212,11 +213,15 @@ func (n *stageNode) Link(ctx context.Context, target fs.InodeEmbedder, name stri
 }
 
 func (n *stageNode) Unlink(ctx context.Context, name string) syscall.Errno {
-	return n.change(func(dir int) syscall.Errno { return toErrno(unix.Unlinkat(dir, name, 0)) })
+	return n.change(func(dir int) syscall.Errno {
+		return n.removing(dir, name, func() error { return unix.Unlinkat(dir, name, 0) })
+	})
 }
 
 func (n *stageNode) Rmdir(ctx context.Context, name string) syscall.Errno {
-	return n.change(func(dir int) syscall.Errno { return toErrno(unix.Unlinkat(dir, name, unix.AT_REMOVEDIR)) })
+	return n.change(func(dir int) syscall.Errno {
+		return n.removing(dir, name, func() error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+	})
 }
 
 func (n *stageNode) Rename(ctx context.Context, name string, newParent fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -229,7 +234,7 @@ func (n *stageNode) Rename(ctx context.Context, name string, newParent fs.InodeE
 			return syscall.EXDEV
 		}
 		return to.inside(func(newDir int) syscall.Errno {
-			return toErrno(unix.Renameat2(dir, name, newDir, newName, uint(flags)))
+			return to.removing(newDir, newName, func() error { return unix.Renameat2(dir, name, newDir, newName, uint(flags)) })
 		})
 	})
 }

@@ -177,7 +177,7 @@ func readOnlyTwin(fd int) *os.File {
 }
 
 func (n *stageNode) openFlags() uint32 {
-	if n.place.f.closeErrors {
+	if n.place.f.network {
 		return 0
 	}
 	return fuse.FOPEN_NOFLUSH
@@ -218,7 +218,7 @@ func (h *stageHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uin
 
 // Flush lets a network filesystem say that earlier writes failed.
 func (h *stageHandle) Flush(ctx context.Context) syscall.Errno {
-	if !h.n.place.f.closeErrors || !h.writable {
+	if !h.n.place.f.network || !h.writable {
 		return 0
 	}
 	fd, err := unix.FcntlInt(h.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)

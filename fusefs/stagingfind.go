@@ -44,6 +44,43 @@ func (n *stageNode) OnForget() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.dir = nil
+	if n.removed != nil {
+		n.removed.Close() // now: it holds what the file takes up on disk
+		n.removed = nil
+	}
+}
+
+// removing calls remove, which takes the last name of what is in this
+// directory away or may do so, and lets the node find what had that name for
+// as long as the kernel knows it: a program may have it open in a way of which
+// this process is not told (a FIFO, a socket, a directory it is in, O_PATH).
+// On NFS that would only rename the file, and keep its directory from being
+// removed.
+func (n *stageNode) removing(dir int, name string, remove func() error) syscall.Errno {
+	var node *stageNode
+	if ch := n.GetChild(name); ch != nil {
+		node, _ = ch.Operations().(*stageNode)
+	}
+	if node == nil || n.place.f.network {
+		return toErrno(remove())
+	}
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return toErrno(remove())
+	}
+	errno := toErrno(remove())
+	var st stat
+	if errno != 0 || st.of(fd) != 0 || st.id() != node.id || st.x.Nlink > 0 {
+		unix.Close(fd)
+		return errno
+	}
+	node.mu.Lock()
+	defer node.mu.Unlock()
+	if node.removed != nil {
+		node.removed.Close()
+	}
+	node.removed = os.NewFile(uintptr(fd), "removed")
+	return 0
 }
 
 // findTries bounds how often a node is looked for. A rename or unlink that
@@ -65,7 +102,7 @@ func (n *stageNode) openSelf(flags int, toChange bool) (int, syscall.Errno) {
 		if fd, errno = n.openNamed(flags); errno != syscall.ENOENT && errno != syscall.ESTALE && errno != syscall.ELOOP && errno != syscall.ENXIO {
 			return fd, errno
 		}
-		if fd, ok := n.openByHandle(flags, toChange); ok {
+		if fd, ok := n.openNameless(flags, toChange); ok {
 			return fd, 0
 		}
 		if _, parent := n.Parent(); parent == nil {
@@ -103,13 +140,17 @@ func (n *stageNode) openNamed(flags int) (int, syscall.Errno) {
 	return fd, 0
 }
 
-// openByHandle reopens the file through a descriptor of this process. A reader
+// openNameless reopens the file through a descriptor of this process. A reader
 // may have kept its own while the file was sealed, and the place has been
 // opened to another run since: what still has a name, and not the one by which
 // it is known here, may be a blob, and is not for changing.
-func (n *stageNode) openByHandle(flags int, toChange bool) (int, bool) {
+func (n *stageNode) openNameless(flags int, toChange bool) (int, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.removed != nil {
+		fd, err := unix.Open(procPath(int(n.removed.Fd())), flags&^unix.O_NOFOLLOW, 0)
+		return fd, err == nil
+	}
 	for h := range n.handles {
 		var st stat
 		if toChange && (st.of(h.fd()) != 0 || st.x.Nlink > 0) {

@@ -64,6 +64,13 @@ os.fchmod(u, 0o600); assert stat.S_IMODE(os.fstat(u).st_mode) == 0o600
 os.ftruncate(u, 2); assert os.fstat(u).st_size == 2
 os.setxattr(u, 'user.k', b'v'); assert os.getxattr(u, 'user.k') == b'v'
 os.close(u); assert not os.path.exists('old')
+# what is removed while a program has it is still what it was
+os.mkfifo('pipe'); put('path', b'p'); os.mkdir('gone'); put('over', b''); put('path2', b'')
+held = [os.open('pipe', os.O_RDONLY | os.O_NONBLOCK)] + [os.open(p, os.O_PATH) for p in ('path', 'gone', 'path2')]
+os.unlink('pipe'); os.unlink('path'); os.rmdir('gone'); os.rename('over', 'path2')
+assert [os.fstat(h).st_nlink for h in held] == [0] * 4 and os.fstat(held[1]).st_size == 1
+os.fchmod(held[0], 0o640); assert stat.S_IMODE(os.fstat(held[0]).st_mode) == 0o640
+for h in held: os.close(h)
 # directories: rename with things in use, fsync, not empty
 os.mkdir('d1'); put('d1/f', b'1'); f = open('d1/f', 'ab'); os.rename('d1', 'd2'); f.write(b'2'); f.flush()
 assert get('d2/f') == b'12'; f.close(); put('d2/g', b'')
