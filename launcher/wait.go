@@ -34,6 +34,9 @@ func (e *execution) takeKey(ctx context.Context) (lock *cas.Lock, holders []stri
 	)
 	lock, err = e.s.Lock(ctx, cas.KeyLock(e.p.Key.String()), holderPrefix+e.id, func(h cas.Holder) error {
 		asked = true
+		if outer, ok := e.env.get("CURI_RUN"); ok && h.What == holderPrefix+outer {
+			return fmt.Errorf("%w: this call is part of %s, which holds stage %s: it would wait for itself; let a stage call another one", ErrRefused, h.What, e.p.Name)
+		}
 		if id, ok := strings.CutPrefix(h.What, holderPrefix); ok && !slices.Contains(holders, id) {
 			holders, said = append(holders, id), time.Time{}
 		}

@@ -34,6 +34,24 @@ func TestWaitersTakeTheResult(t *testing.T) {
 	}
 }
 
+// A stage that calls itself would wait for its own end.
+func TestCallInsideOfItsOwnRunIsRefused(t *testing.T) {
+	c := shell(t, "echo started; while [ ! -e $MARKS/go ]; do sleep 0.05; done; echo x > {out.model}")
+	first := c.start(t)
+	first.stdout.await(t, "started")
+	inner := c
+	inner.Environ = append(inner.Environ, "CURI_RUN="+c.runs(t)[0].ID)
+	ch := inner.start(t)
+	if got := ch.wait(t); got != exitRefused {
+		t.Errorf("exit status %d, want %d", got, exitRefused)
+	}
+	wantText(t, ch.stderr.String(), "it would wait for itself")
+	c.mark(t, "go")
+	if got := first.wait(t); got != 0 {
+		t.Errorf("exit status %d; it said:\n%s", got, first.stderr.String())
+	}
+}
+
 func TestWaitersGetTheFailure(t *testing.T) {
 	c := shell(t, "echo started; while [ ! -e $MARKS/go ]; do sleep 0.05; done; exit 9")
 	first := c.start(t)

@@ -140,7 +140,7 @@ func (p *Plan) root(ctx context.Context, s *cas.Store, t Target) (cas.Digest, er
 	case cas.KindDir:
 		return e.Digest, nil
 	case cas.KindSymlink:
-		return cas.Digest{}, usagef("%s is a symbolic link to %q: name what it points to", t.Ref, e.Target)
+		return cas.Digest{}, usagef("%s is a symbolic link to %q, which leads nowhere: name a file or a directory", t.Ref, e.Target)
 	}
 	// The file's metadata becomes that of the tree which stands for it.
 	root := &cas.Tree{Single: true, Attrs: e.Attrs, Entries: []cas.Entry{e}}

@@ -2,8 +2,10 @@ package stages
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -101,6 +103,13 @@ func TestCode(t *testing.T) {
 func TestCodeWarnings(t *testing.T) {
 	dir := writeFiles(t, codeProject)
 	other := writeFiles(t, map[string]string{"data.csv": "1"})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	open := strconv.Itoa(int(r.Fd()))
 	for _, c := range []struct {
 		name, want string // "" is none
 		st         Stage
@@ -114,6 +123,9 @@ func TestCodeWarnings(t *testing.T) {
 		{"the program", "", Stage{Command: []string{"/bin/cat"}}},
 		{"a program of the system", "", Stage{Command: []string{"env", "/bin/cat"}}},
 		{"a device", "", Stage{Command: []string{"x", "/dev/null"}}},
+		{"a pipe of the shell's", "what comes through it goes unseen", Stage{Command: []string{"x", "--config", "/dev/fd/" + open}}},
+		{"a pipe of the shell's behind '='", "what comes through it goes unseen", Stage{Command: []string{"x", "--config=/proc/self/fd/" + open}}},
+		{"standard input", "", Stage{Command: []string{"x", "/dev/fd/0"}}},
 		{"the script's own -m", "", Stage{Command: []string{"python", "train.py", "-m", "resnet"}}},
 		{"a message", "", Stage{Command: []string{"git", "commit", "-m", "say what train.py does"}}},
 		{"where an output comes from", "", Stage{Command: []string{"x", filepath.Join(dir, "conf")}, Outputs: []Output{{Name: "o", Path: "o", Dir: true, From: "conf"}}}},

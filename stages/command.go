@@ -133,6 +133,9 @@ func (c *code) addScriptRoots(file string) {
 	}
 }
 
+// openFile matches the paths of open files but the standard ones.
+var openFile = regexp.MustCompile(`^/(dev|proc/(self|thread-self|[0-9]+))/fd/([3-9]|[1-9][0-9]+)$`)
+
 // argument keys what an element names, and warns of a path that is not keyed.
 // It returns the absolute path of a keyed file. script says that Python runs
 // the file, whatever its name is.
@@ -156,6 +159,10 @@ func (c *code) argument(word string, program, script bool) (string, error) {
 		path, info := c.stat(text)
 		if info == nil {
 			continue
+		}
+		if openFile.MatchString(path) {
+			c.warnf("%s is an open file of the caller's, a <(…) of the shell's perhaps: what comes through it goes unseen (--stdin - keys what is piped in)", text)
+			return "", nil
 		}
 		if c.known(path) {
 			return "", nil

@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"encoding/json"
 	"fmt"
 	"path"
 	"strings"
@@ -116,12 +117,21 @@ func bracket(s string) (text, rest string, ok bool) {
 	return "", "", false
 }
 
-// parseSelection parses lr=0.05,epochs=3 of STAGE[lr=0.05,epochs=3].
+// parseSelection parses lr=0.05,epochs=3 of STAGE[lr=0.05,epochs=3]. A value in
+// double quotes is a text.
 func parseSelection(text string) ([]Param, error) {
 	var params []Param
 	depth, quoted, begin := 0, false, 0
 	take := func(part string) error {
-		p, err := ParseParam(strings.TrimSpace(part), false)
+		part = strings.TrimSpace(part)
+		if name, quoted, ok := strings.Cut(part, "="); ok && strings.HasPrefix(quoted, `"`) {
+			// A text as JSON: commas and brackets may stand in it.
+			var text string
+			if json.Unmarshal([]byte(quoted), &text) == nil {
+				part = strings.TrimSuffix(name, ":str") + ":str=" + text
+			}
+		}
+		p, err := ParseParam(part, false)
 		if err != nil {
 			return err
 		}

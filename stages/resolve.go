@@ -17,7 +17,8 @@ type Target struct {
 	Ref     string     // as asked
 	Name    string     // canonical: "digits@2", "train-7f3k2m.model", a digest
 	Tree    cas.Digest // the root tree: an artifact's, a run's result, an output's; zero for a bare blob
-	Path    string     // slash path inside Tree; "" is the tree itself (or its single file)
+	Path    string     // slash path inside Tree, links followed; "" is the tree itself (or its single file)
+	Link    string     // target of the symbolic link that was named, which Path is only where that leads nowhere
 	Blob    cas.Digest // set when the REF means one file: its digest
 	Version *cas.Version
 	Run     *Run
@@ -282,11 +283,15 @@ func (r *resolver) enter(t *Target) error {
 		}
 		return nil
 	}
-	e, err := r.s.Lookup(r.ctx, t.Tree, path)
+	real, link, err := followLinks(r.ctx, r.s, t.Tree, path)
 	if err != nil {
 		return fmt.Errorf("%s: %w%s", r.ref, err, r.nearPath(t.Tree, path))
 	}
-	t.Path = path
+	e, err := r.s.Lookup(r.ctx, t.Tree, real)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.ref, err)
+	}
+	t.Path, t.Link = real, link
 	t.Name += "/" + path
 	if e.Kind == cas.KindFile || e.Kind == cas.KindExecutable {
 		t.Blob = e.Digest

@@ -332,3 +332,80 @@ func TestHitGivesARunItsTreeBack(t *testing.T) {
 		t.Errorf("train.model is %+v, %v", target, err)
 	}
 }
+
+// A path goes through links as it does in a mount.
+func TestPathsFollowLinks(t *testing.T) {
+	s := newStore(t)
+	dir := writeFiles(t, map[string]string{"ck/epoch-3.pt": "three", "ck/sub/x": "x"})
+	for link, target := range map[string]string{
+		"best.pt": "ck/epoch-3.pt", "last": "ck", "ck/up": "../last/sub", "twice.pt": "best.pt", "nowhere": "gone", "loop": "pool", "pool": "loop",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	added, err := s.AddPath(t.Context(), dir, cas.AddOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer added.Release()
+	if _, _, err := s.Publish(t.Context(), "run", added.Tree, cas.PublishOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	p := Project{Name: "p", Dir: dir}
+	for ref, want := range map[string]Target{
+		"run/best.pt":         {Name: "run@1/best.pt", Path: "ck/epoch-3.pt", Link: "ck/epoch-3.pt", Blob: cas.Sum([]byte("three"))},
+		"run/twice.pt":        {Name: "run@1/twice.pt", Path: "ck/epoch-3.pt", Link: "best.pt", Blob: cas.Sum([]byte("three"))},
+		"run/last/epoch-3.pt": {Name: "run@1/last/epoch-3.pt", Path: "ck/epoch-3.pt", Blob: cas.Sum([]byte("three"))},
+		"run/last/up/x":       {Name: "run@1/last/up/x", Path: "ck/sub/x", Blob: cas.Sum([]byte("x"))},
+		"run/last":            {Name: "run@1/last", Path: "ck", Link: "ck"},
+		"run/nowhere":         {Name: "run@1/nowhere", Path: "nowhere", Link: "gone"},
+		"run/loop":            {Name: "run@1/loop", Path: "loop", Link: "pool"},
+		"run/ck/epoch-3.pt":   {Name: "run@1/ck/epoch-3.pt", Path: "ck/epoch-3.pt", Blob: cas.Sum([]byte("three"))},
+	} {
+		got, err := Resolve(t.Context(), s, p, ref)
+		if err != nil || got.Name != want.Name || got.Path != want.Path || got.Link != want.Link || got.Blob != want.Blob {
+			t.Errorf("%s is %+v (%v), want %+v", ref, got, err, want)
+		}
+	}
+	for _, ref := range []string{"run/nowhere/x", "run/loop/x", "run/last/none"} {
+		if _, err := Resolve(t.Context(), s, p, ref); !errors.Is(err, cas.ErrNotFound) {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	bound := bind(t, s, p, Stage{Name: "s", Dir: dir, Command: []string{"true"}, Inputs: []Input{{Name: "m", Ref: "run/best.pt"}}})
+	if in := bound.In[0]; in.Single != "epoch-3.pt" || in.From != "run@1/best.pt" {
+		t.Errorf("bound as %+v", in)
+	}
+}
+
+// A text may hold what separates parameters; the error that lists the results
+// names them so that they can be typed.
+func TestSelectionOfTexts(t *testing.T) {
+	s := newStore(t)
+	p := Project{Name: "p", Dir: t.TempDir()}
+	for _, note := range []string{"a,b", "a,c", `x]"y`} {
+		finish(t, s, bind(t, s, p, trainStage(t, "lr=1", "note="+note)), Succeeded, map[string]string{"model": note})
+	}
+	_, err := Resolve(t.Context(), s, p, "train.model")
+	if !errors.Is(err, ErrUsage) {
+		t.Fatalf("got %v, want a choice", err)
+	}
+	_, choice, _ := strings.Cut(err.Error(), "pick one of ")
+	found := map[cas.Digest]bool{}
+	for ref := range strings.FieldsSeq(choice) {
+		if !strings.HasPrefix(ref, "train[") {
+			t.Errorf("%s is no choice by parameters", ref)
+		}
+		got, err := Resolve(t.Context(), s, p, ref)
+		if err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+		found[got.Blob] = true
+	}
+	for _, note := range []string{"a,b", "a,c", `x]"y`} {
+		if !found[cas.Sum([]byte(note))] {
+			t.Errorf("no choice in %q is the result of note=%s", choice, note)
+		}
+	}
+}

@@ -55,14 +55,21 @@ func alternatives(parts refParts, runs []Run) string {
 	}
 	var refs []string
 	for _, run := range runs {
-		var words []string
+		var words, quoted []string
 		for _, k := range slices.Sorted(maps.Keys(run.Params)) {
 			if differ[k] {
 				words = append(words, k+"="+run.Params[k])
+				quoted = append(quoted, k+"="+jsonString(run.Params[k]))
 			}
 		}
-		ref := fmt.Sprintf("%s[%s].%s", parts.name, strings.Join(words, ","), parts.output)
-		if len(words) == 0 || !selectsOnly(words, run, runs) {
+		form := func(words []string) string {
+			return fmt.Sprintf("%s[%s].%s", parts.name, strings.Join(words, ","), parts.output)
+		}
+		ref := form(words)
+		if !selectsOnly(ref, run, runs) {
+			ref = form(quoted) // a text with a comma
+		}
+		if !selectsOnly(ref, run, runs) {
 			ref = run.ID + "." + parts.output
 		}
 		if !slices.Contains(refs, ref) {
@@ -76,17 +83,18 @@ func alternatives(parts refParts, runs []Run) string {
 	return strings.Join(refs, " ")
 }
 
-// selectsOnly reports whether STAGE[words] would pick this run's parameters
-// and no others: a run without a parameter that others have needs its id.
-func selectsOnly(words []string, run Run, runs []Run) bool {
-	params, err := parseSelection(strings.Join(words, ","))
+// selectsOnly reports whether the REF STAGE[…].OUTPUT would pick this run's
+// parameters and no others: a run without a parameter that others have needs
+// its id.
+func selectsOnly(ref string, run Run, runs []Run) bool {
+	parts, err := parseRef(ref)
 	if err != nil {
 		return false
 	}
 	for _, other := range runs {
-		if selects(params, other) && !equalParams(other.Params, run.Params) {
+		if selects(parts.params, other) && !equalParams(other.Params, run.Params) {
 			return false
 		}
 	}
-	return selects(params, run)
+	return selects(parts.params, run)
 }

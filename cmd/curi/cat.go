@@ -57,10 +57,8 @@ func (a *app) cat(ctx context.Context, ref string) error {
 }
 
 func notAFile(ctx context.Context, s *cas.Store, t stages.Target) error {
-	if inside, err := insidePath(ctx, s, t); err == nil {
-		if e, err := s.Lookup(ctx, t.Tree, inside); err == nil && e.Kind == cas.KindSymlink {
-			return usagef("%s is a symbolic link to %s; name what it leads to", t.Name, e.Target)
-		}
+	if e, err := s.Lookup(ctx, t.Tree, t.Path); err == nil && e.Kind == cas.KindSymlink {
+		return notFoundf("%s is a symbolic link to %q, which leads nowhere", t.Name, t.Link)
 	}
 	return usagef("%s is a directory; name a file in it, such as %s/FILE (curi show %s lists them)", t.Name, t.Ref, t.Ref)
 }

@@ -80,6 +80,10 @@ var meanings = []struct {
 	{syscall.EROFS, exitTrouble},
 	{syscall.ENOTCONN, exitTrouble},
 	{syscall.EIO, exitTrouble},
+	{syscall.EMFILE, exitTrouble},
+	{syscall.ENFILE, exitTrouble},
+	{syscall.ENOMEM, exitTrouble},
+	{syscall.EFBIG, exitTrouble},
 	{syscall.ENOTDIR, exitUsage},
 	{syscall.EISDIR, exitUsage},
 	{syscall.ENAMETOOLONG, exitUsage},
@@ -154,6 +158,10 @@ func wayOut(err error) string {
 		return msg + "; curi fsck finds all that is bad and names who used it"
 	case errors.Is(err, cas.ErrFormat) && !strings.Contains(msg, "--store DIR"):
 		return msg + ", or another store with --store DIR"
+	case errors.Is(err, syscall.EMFILE):
+		return msg + "; this shell allows too few open files: ulimit -n raises that"
+	case errors.Is(err, syscall.EFBIG):
+		return msg + "; the filesystem or this shell (ulimit -f) allows no larger files: use a store elsewhere with --store DIR"
 	case errors.Is(err, cas.ErrNoSpace) && !strings.Contains(msg, "free some"):
 		return msg + "; free some (curi rm, then curi gc) or use a store elsewhere (--store DIR)"
 	}

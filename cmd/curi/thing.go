@@ -71,6 +71,10 @@ func describe(ctx context.Context, s *cas.Store, t stages.Target) (thing, error)
 			inside = p
 		}
 	}
+	if t.Link != "" {
+		d.Kind, d.Target, d.Digest = "symlink", t.Link, cas.Digest{}
+		return d, nil
+	}
 	if inside == "" {
 		return d, d.countTree(ctx, s, t.Tree)
 	}
@@ -82,16 +86,12 @@ func describe(ctx context.Context, s *cas.Store, t stages.Target) (thing, error)
 		d.Meta[k] = v
 	}
 	d.Digest = e.Digest
-	switch e.Kind {
-	case cas.KindDir:
+	if e.Kind == cas.KindDir {
 		return d, d.countTree(ctx, s, e.Digest)
-	case cas.KindSymlink:
-		d.Kind, d.Target = "symlink", e.Target
-	default:
-		d.Kind, d.File, d.Bytes, d.Files = "file", inside, e.Size, 1
-		if s.HasBlob(e.Digest) {
-			d.LocalBytes = e.Size
-		}
+	}
+	d.Kind, d.File, d.Bytes, d.Files = "file", inside, e.Size, 1
+	if s.HasBlob(e.Digest) {
+		d.LocalBytes = e.Size
 	}
 	return d, nil
 }

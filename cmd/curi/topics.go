@@ -42,12 +42,13 @@ exit").
     STAGE.OUTPUT        an output of the newest successful run of a stage in this
                         project; an error that lists them where runs with other
                         parameters are as good a guess
-    STAGE[lr=0.05].OUTPUT   picks by parameters
+    STAGE[lr=0.05].OUTPUT   picks by parameters; a text with commas or brackets
+                        stands in double quotes: STAGE[note="a,b"].OUTPUT
     RUN                 a run: train-7f3k2m, or train@last
     RUN.OUTPUT          an output of it
     RUN.work/NAME       a work directory of it
     DIGEST              64 hex digits, or an unambiguous prefix of 8 or more
-    REF/PATH            goes into any of them
+    REF/PATH            goes into any of them; links in PATH are followed
 
 Names have letters, digits, "_" and "-", at most 100 bytes, and are neither 8 or
 more hex digits alone nor all digits. An artifact of a single file means that
