@@ -34,6 +34,9 @@ func (e *execution) accept(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accept %s: %w", e.o.Accept, err)
 	}
+	if target.Run != nil && target.Name != target.Run.ID {
+		return nil, fmt.Errorf("accept %s: that is a part of a run: name the run, %s: %w", e.o.Accept, target.Run.ID, stages.ErrUsage)
+	}
 	if target.Run == nil {
 		return nil, fmt.Errorf("accept %s: it is no run but %s: name a run (curi log lists them): %w", e.o.Accept, target.Name, stages.ErrUsage)
 	}

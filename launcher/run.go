@@ -141,6 +141,9 @@ func (r *run) release() {
 
 // prepare makes everything that the command needs.
 func (r *run) prepare(ctx context.Context) error {
+	if err := r.p.CheckSecrets(r.secret); err != nil {
+		return fmt.Errorf("stage %s: %w", r.p.Name, err)
+	}
 	last, err := r.readLast(ctx)
 	if err != nil {
 		return err
@@ -230,15 +233,20 @@ func (r *run) pinInputs(ctx context.Context) error {
 	return nil
 }
 
+// secret looks up {secret.VAR}.
+func (r *run) secret(name string) (string, bool) {
+	if r.o.Secret == nil {
+		return "", false
+	}
+	return r.o.Secret(name)
+}
+
 // fillArgv fills the placeholders and remembers the values of secrets, for
 // the log to mask.
 func (r *run) fillArgv() error {
 	r.secrets = map[string]string{}
 	lookup := func(name string) (string, bool) {
-		if r.o.Secret == nil {
-			return "", false
-		}
-		v, ok := r.o.Secret(name)
+		v, ok := r.secret(name)
 		if ok {
 			r.secrets[name] = v
 		}

@@ -71,6 +71,27 @@ func (p *Plan) Argv(pl Places, secrets func(string) (string, bool)) (argv, shown
 	return argv, shown, nil
 }
 
+// CheckSecrets looks whether every {secret.VAR} of the command is set, before
+// anything is prepared for it. Errors wrap [ErrUsage].
+func (p *Plan) CheckSecrets(secrets func(string) (string, bool)) error {
+	for _, element := range p.Command {
+		segs, err := parseElement(element)
+		if err != nil {
+			return err
+		}
+		for _, s := range segs {
+			if _, ok := secrets(s.name); s.kind == "secret" && !ok {
+				return notSet(s)
+			}
+		}
+	}
+	return nil
+}
+
+func notSet(s segment) error {
+	return usagef("%s: the variable %s is not set in the environment", s.text, s.name)
+}
+
 // filler fills placeholders of one plan.
 type filler struct {
 	plan    *Plan
@@ -126,7 +147,7 @@ func (f *filler) value(s segment) (value, shown string, err error) {
 			return s.text, s.text, nil
 		}
 		if value, ok = f.secrets(s.name); !ok {
-			return "", "", usagef("%s: the variable %s is not set in the environment", s.text, s.name)
+			return "", "", notSet(s)
 		}
 		return value, s.text, nil
 	}

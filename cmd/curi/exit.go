@@ -144,7 +144,7 @@ func wayOut(err error) string {
 	// "curi:" stands before it already.
 	msg := strings.TrimPrefix(strings.TrimPrefix(oneLine(err.Error()), "curi: "), "curi ")
 	// What cas calls it for callers to test for, which tells a person nothing.
-	for _, name := range []error{cas.ErrInvalid, cas.ErrExists, cas.ErrFormat} {
+	for _, name := range []error{cas.ErrInvalid, cas.ErrExists, cas.ErrFormat, stages.ErrUsage} {
 		msg = strings.TrimSuffix(msg, ": "+name.Error())
 	}
 	switch {
