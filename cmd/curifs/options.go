@@ -82,6 +82,9 @@ func parse(args []string) (command, error) {
 	if len(rest) != 2 {
 		return c, fmt.Errorf("want STORE and DIR, have %d arguments; see curifs --help", len(rest))
 	}
+	if rest[0] == "" || rest[1] == "" {
+		return c, errors.New("want STORE and DIR, one of them is empty; see curifs --help")
+	}
 	c.store, c.dir = rest[0], rest[1]
 	switch "" {
 	case c.store:

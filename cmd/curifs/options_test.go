@@ -39,4 +39,10 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %+v, %v", c.args, got, err)
 		}
 	}
+	// An unset variable is not the current directory.
+	for _, args := range [][]string{{"curifs", "S", ""}, {"curifs", "", "D"}} {
+		if c, err := parse(args); err == nil {
+			t.Errorf("%q: %+v and no error", args, c)
+		}
+	}
 }
