@@ -3,10 +3,12 @@ package cas
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -140,6 +142,20 @@ func TestAddFile(t *testing.T) {
 			}
 			ob.Close()
 		}
+	}
+	emptyStaging(t, s)
+}
+
+// Files that the kernel makes up say that they are empty: nothing would be
+// stored in their place.
+func TestAddFileOfTheKernel(t *testing.T) {
+	const made = "/proc/self/status"
+	if _, err := os.Stat(made); err != nil {
+		t.Skip("there is no /proc here")
+	}
+	s := addStore(t)
+	if _, err := s.AddPath(t.Context(), made, AddOptions{}); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "as files of /proc do") {
+		t.Errorf("%s: %v", made, err)
 	}
 	emptyStaging(t, s)
 }

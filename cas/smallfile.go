@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"fmt"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +32,7 @@ func fstatRaw(fd int, path string) (fileState, error) {
 
 // readSmall reads the file at path into buf and returns its length and state.
 // errUnstable: it does not fit, is no regular file any more or changed meanwhile.
+// ErrInvalid: a file that the kernel makes up, whose size says nothing.
 func readSmall(path string, buf []byte) (n int, st fileState, err error) {
 	// Should the name have become a FIFO since it was listed, do not hang.
 	fd, err := openRaw(path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -58,9 +60,22 @@ func readSmall(path string, buf []byte) (n int, st fileState, err error) {
 		}
 		n += k
 	}
+	more := 0
+	if st.size == 0 {
+		err := retryEINTR(func() (err error) {
+			more, err = unix.Pread(fd, buf[:1], 0)
+			return err
+		})
+		if err != nil {
+			return n, st, &os.PathError{Op: "read", Path: path, Err: err}
+		}
+	}
 	after, err := fstatRaw(fd, path)
 	if err == nil && !st.same(after) {
 		err = errUnstable
+	}
+	if err == nil && more > 0 {
+		err = fmt.Errorf("%s says that it is empty, and is not, as files of /proc do: store what it holds now through a pipe, or leave it out: %w", path, ErrInvalid)
 	}
 	return n, st, err
 }
