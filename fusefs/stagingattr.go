@@ -82,7 +82,8 @@ func (n *stageNode) truncate(fh fs.FileHandle, size int64) syscall.Errno {
 func setattr(fd int, in *fuse.SetAttrIn) syscall.Errno {
 	uid, uok := in.GetUID()
 	gid, gok := in.GetGID()
-	if uok || gok {
+	const others = fuse.FATTR_MODE | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME | fuse.FATTR_KILL_SUIDGID
+	if uok || gok || in.Valid&others == 0 { // nothing to set is chown(2) of nobody, which takes set-user-ID away
 		if err := unix.Fchownat(fd, "", ifSet(uid, uok), ifSet(gid, gok), unix.AT_EMPTY_PATH); err != nil {
 			return toErrno(err)
 		}
@@ -93,7 +94,7 @@ func setattr(fd int, in *fuse.SetAttrIn) syscall.Errno {
 		if errno := st.of(fd); errno != 0 {
 			return errno
 		}
-		mode, mok = st.mode()&0o1777, st.mode()&0o6000 != 0
+		mode, mok = withoutPrivileges(st.mode())
 	}
 	if mok {
 		if err := unix.Chmod(procPath(fd), mode); err != nil {
@@ -119,6 +120,17 @@ func setattr(fd int, in *fuse.SetAttrIn) syscall.Errno {
 }
 
 var timesNow = []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}
+
+// withoutPrivileges takes the bits from a mode that a change of owner or
+// content takes; ok says that there were any. Set-group-ID without execution
+// by the group means something else, and stays.
+func withoutPrivileges(mode uint32) (_ uint32, ok bool) {
+	kill := mode & syscall.S_ISUID
+	if mode&syscall.S_IXGRP != 0 {
+		kill |= mode & syscall.S_ISGID
+	}
+	return mode & 0o7777 &^ kill, kill != 0
+}
 
 // ifSet is an owner for chown(2), to which -1 means no change.
 func ifSet(id uint32, ok bool) int {

@@ -102,7 +102,7 @@ func (n *stageNode) Create(ctx context.Context, name string, flags, mode uint32,
 			switch {
 			case err == nil:
 				errno := n.own(ctx, dir, fd)
-				if errno == 0 && mode&f.umask != 0 {
+				if errno == 0 && mode&f.lost() != 0 {
 					errno = toErrno(unix.Fchmod(fd, mode&0o7777))
 				}
 				if errno != 0 {

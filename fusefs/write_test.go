@@ -125,6 +125,10 @@ put('x', b''); os.setxattr('x', 'user.curi.type', b'M'); os.setxattr('x', 'user.
 assert sorted(os.listxattr('x')) == ['user.curi.type', 'user.other'] and os.getxattr('x', 'user.curi.type') == b'M'
 expect(E.EEXIST, os.setxattr, 'x', 'user.other', b'', os.XATTR_CREATE); os.removexattr('x', 'user.other'); expect(E.ENODATA, os.getxattr, 'x', 'user.other')
 for mode in (0o600, 0o755, 0, 0o4711): os.chmod('x', mode); assert stat.S_IMODE(os.stat('x').st_mode) == mode, oct(mode)
+for make in (lambda: os.close(os.open('su', os.O_CREAT, 0o4755)), lambda: os.mknod('su', stat.S_IFREG | 0o4755)):
+    make(); assert stat.S_IMODE(os.stat('su').st_mode) == 0o4755, oct(os.stat('su').st_mode)
+    os.chown('su', -1, -1); assert stat.S_IMODE(os.stat('su').st_mode) == 0o755, oct(os.stat('su').st_mode); os.unlink('su')
+put('sg', b''); os.chmod('sg', 0o2644); os.chown('sg', -1, os.getgid()); assert stat.S_IMODE(os.stat('sg').st_mode) == 0o2644
 os.chmod('x', 0o644); os.chown('x', os.getuid(), os.getgid()); os.utime('x', ns=(1234567890123456789, 987654321987654321))
 s = os.stat('x'); assert s.st_mtime_ns == 987654321987654321 and s.st_atime_ns == 1234567890123456789
 assert s.st_uid == os.geteuid() and s.st_gid == os.getegid(), s
