@@ -40,8 +40,9 @@ name, version and digest. PATH "-" is stdin.
 The same bytes and metadata as the newest version make no new one, and a file
 whose size, mtime, ctime and inode are as at the last add is not read again (but
 on FUSE, FAT and images such as squashfs, where these may be another file's).
-Files that .curiignore (gitignore syntax) or --exclude names are left out. A link
-that leads out of PATH is an error; --follow stores what it points to.`,
+Files that --exclude names, or a .curiignore in PATH or below it (both in gitignore
+syntax), are left out. A link that leads out of PATH is an error; --follow stores
+what it points to.`,
 		Example: `  curi add ./digits --name digits
   curi add ./digits --name digits --tag best --meta source=sklearn --exclude '*.tmp'
   tar c logs | curi add - --name logs --as logs.tar

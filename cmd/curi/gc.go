@@ -26,8 +26,9 @@ artifacts, tags, pins and whatever a running stage or add may need always stay,
 and so does the log of runs. It is safe beside everything else.
 
 A configuration file changes the policy: "keep: 60d" and "keep_work: 7d" for the
-two ages; "max_size: 500G" and "min_free: 50G" remove the longest unused unnamed
-results beyond that until the store is small enough and enough space is free.`,
+two ages (0 keeps nothing that rests); "max_size: 500G" and "min_free: 50G" remove
+the longest unused unnamed results beyond that until the store is small enough and
+enough space is free.`,
 		Example: `  curi gc --dry-run
   curi gc
   curi gc --json`,

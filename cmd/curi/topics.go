@@ -91,6 +91,40 @@ absolute. An unknown placeholder is an error; {{ and }} are braces.
                         that is only {resume} drops out together with the option
                         before it, and --flag={resume} as a whole
 `},
+	{"key", "What makes a stage's key", `The result of a stage is found by its key. "curi stage explain" shows what it is
+made of, one component a line:
+
+    the command         each element, placeholders as they are written
+    its directory       relative to the project
+    inputs              by name and content, metadata included; which artifact or
+                        version it was does not matter
+    parameters          by name, type and value: 1e-2 is 0.01, 1 is not 1.0
+    code                files of the project, by path and content
+    --env, --tool, --stdin, --clean-env
+    outputs             with their --meta, and work directories
+
+Not in it: the stage's name, --publish, --op-param, time limits, the mount point,
+user and host, variables that --env does not name, and never those that launchers
+of ranks set (RANK, WORLD_SIZE, SLURM_*, …).
+
+Code is, without being asked for:
+
+    each element of the command, or part of it behind "=", that is a file of the
+    project, and a program that PATH finds in it
+    the module behind -m or --module, looked up in the current directory, src/,
+    PYTHONPATH and the project's own directory
+    the project's Python files that these import, wherever the import stands
+
+The words of a text for a shell count as elements. A path in the command that is
+neither input, output nor code, and a module that is not found, get a warning:
+changes there go unseen.
+
+Unseen without a warning are files that a program opens by itself, modules that
+are imported by a name made at run time or from a directory that a script adds to
+sys.path, what a script for a shell starts in turn, and what is installed:
+--code GLOB names files, --tool 'pip freeze' what is installed. What git, Curi and
+Python's caches keep is never code, nor are the programs of a virtual environment.
+`},
 	{"environment", "Variables that Curi reads and sets", `Curi reads:
 
     CURI_STORE          the store
