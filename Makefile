@@ -49,6 +49,7 @@ cross:
 	GOOS=linux GOARCH=arm64 go build ./...
 	GOOS=linux GOARCH=arm64 go vet $(PACKAGES)
 	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/curi
+	GOOS=darwin GOARCH=arm64 go vet ./cmd/curi ./cas ./stages ./launcher
 
 .PHONY: demo
 demo: build debian
