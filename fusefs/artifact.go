@@ -242,10 +242,21 @@ func (n *treeDir) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.E
 // Only attributes of the user namespace are shown; the others are Curi's own.
 func isUserAttr(key string) bool { return strings.HasPrefix(key, "user.") }
 
+// noAttr is the answer for an attribute that is not there: there are no
+// namespaces but the system's.
+func noAttr(key string) syscall.Errno {
+	for _, namespace := range []string{"user.", "security.", "system.", "trusted."} {
+		if strings.HasPrefix(key, namespace) {
+			return syscall.ENODATA
+		}
+	}
+	return syscall.EOPNOTSUPP
+}
+
 func getAttr(attrs cas.Attrs, key string, dest []byte) (uint32, syscall.Errno) {
 	v, ok := attrs.Get(key)
 	if !ok || !isUserAttr(key) {
-		return 0, syscall.ENODATA
+		return 0, noAttr(key)
 	}
 	return attrValue([]byte(v), dest)
 }

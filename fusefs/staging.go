@@ -273,7 +273,8 @@ func (stageListing) Lookup(context.Context, string, *fuse.EntryOut) (*fs.Inode, 
 
 func (n *stageNode) OpendirHandle(ctx context.Context, flags uint32) (fh fs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
 	errno = n.inside(func(dir int) syscall.Errno {
-		fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		// Not by the name ".": that would need more than the right to list.
+		fd, err := unix.Open(procPath(dir), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return toErrno(err)
 		}

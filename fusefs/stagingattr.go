@@ -156,7 +156,7 @@ func timespec(t time.Time, set, now bool) unix.Timespec {
 
 func (n *stageNode) Getxattr(ctx context.Context, attr string, dest []byte) (size uint32, errno syscall.Errno) {
 	if !isUserAttr(attr) || n.Mode() == syscall.S_IFLNK {
-		return 0, syscall.ENODATA
+		return 0, noAttr(attr)
 	}
 	errno = n.withSelf(func(fd int) syscall.Errno {
 		k, err := unix.Getxattr(procPath(fd), attr, dest)

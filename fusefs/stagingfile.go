@@ -71,10 +71,14 @@ func (n *stageNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint
 	f := n.place.f
 	f.stats.Opens.Add(1)
 	disk := f.diskFlags(flags)
+	fuseFlags := n.openFlags()
 	open := func() (int, syscall.Errno) {
 		fd, errno := n.openSelf(disk, writes(flags))
 		if errno == syscall.EACCES && f.writeback && flags&syscall.O_ACCMODE == syscall.O_WRONLY {
-			fd, errno = n.openSelf(disk&^unix.O_ACCMODE|unix.O_WRONLY, true) // a file its owner may not read
+			// A file that its owner may not read: nor may the kernel, to
+			// complete pages.
+			fd, errno = n.openSelf(disk&^unix.O_ACCMODE|unix.O_WRONLY, true)
+			fuseFlags |= fuse.FOPEN_DIRECT_IO
 		}
 		return fd, errno
 	}
@@ -88,7 +92,7 @@ func (n *stageNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint
 	if errno != 0 {
 		return nil, 0, errno
 	}
-	return n.handle(fd, writes(flags)), n.openFlags(), 0
+	return n.handle(fd, writes(flags)), fuseFlags, 0
 }
 
 // Create makes a file, or opens one that appeared since the caller looked.

@@ -86,6 +86,11 @@ func TestUserWithFusermount(t *testing.T) {
 	}
 }
 
+func TestEverydayFilesWithoutRoot(t *testing.T) {
+	s := newStore(t)
+	everydayFiles(t, s, asUserWithFusermount(t, s))
+}
+
 // Another mount namespace cannot be asked to refresh; the server notices by
 // itself.
 func TestChangesReachOtherMountNamespaces(t *testing.T) {

@@ -4,6 +4,7 @@ package fusefs_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -136,6 +137,11 @@ old = os.umask(0o027); put('um', b''); os.mkdir('umd'); os.umask(old)
 assert stat.S_IMODE(os.stat('um').st_mode) == 0o640 and stat.S_IMODE(os.stat('umd').st_mode) == 0o750
 os.umask(0); os.close(os.open('um2', os.O_CREAT, 0o666)); os.mkdir('um2d', 0o777); os.mkfifo('um2f', 0o666); os.umask(old)
 assert [stat.S_IMODE(os.stat(p).st_mode) for p in ('um2', 'um2d', 'um2f')] == [0o666, 0o777, 0o666]
+# what may be written only, or listed only; attributes of no namespace
+expect(E.EOPNOTSUPP, os.getxattr, 'x', 'nowhere.x'); expect(E.EOPNOTSUPP, os.setxattr, 'x', 'nowhere.x', b'')
+put('wo', b'write only'); os.chmod('wo', 0o200); w = os.open('wo', os.O_WRONLY); assert os.pwrite(w, b'ONLY', 6) == 4; os.close(w)
+os.chmod('wo', 0o600); assert get('wo') == b'write ONLY'
+os.mkdir('listed'); put('listed/f', b''); os.chmod('listed', 0o400); assert os.listdir('listed') == ['f']; os.chmod('listed', 0o700)
 # NOREPLACE, EXCHANGE
 put('n1', b'1'); put('n2', b'2')
 def renameat2(a, b, flags):
@@ -169,6 +175,9 @@ func everydayFiles(t *testing.T, s *cas.Store, m *mounted, by ...string) {
 	for _, d := range []string{"out", "work", "tmp"} {
 		chmodAll(t, filepath.Join(p.Dir(), d))
 		chmodAll(t, filepath.Join(q.Dir(), d))
+	}
+	if m.info.UID != 0 {
+		run(t, "chown", "-R", fmt.Sprintf("%[1]d:%[1]d", m.info.UID), s.Dir())
 	}
 	at := m.path("at", testKey[:16])
 	for _, d := range []string{"out", "work"} {
