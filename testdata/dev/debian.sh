@@ -21,6 +21,13 @@ need unshare util-linux
 need setpriv util-linux
 need mount mount
 need gcc gcc           # the race detector links with it
+# Programs that the tests run in a mount.
+need sqlite3 sqlite3
+need mdb_copy lmdb-utils
+need h5dump hdf5-tools
+need rsync rsync
+need zip zip
+need unzip unzip
 if ! python3 -c 'import venv, ensurepip' >/dev/null 2>&1; then
     missing="$missing python3 python3-venv"
 fi
