@@ -28,7 +28,7 @@ type treeFile struct {
 
 	mu      sync.Mutex
 	opens   int       // handles that share blob
-	blob    *cas.Blob // nil without handles
+	blob    *cas.Blob // nil until a handle needs it
 	through bool      // the handles are served by passthrough
 }
 
@@ -62,19 +62,18 @@ func (n *treeFile) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint3
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.opens == 0 {
-		b, err := n.f.store.OpenBlob(ctx, n.digest)
-		if err != nil {
+	switch {
+	case n.size <= smallFile && n.f.store.HasLocalBlob(n.digest, n.size):
+		// Mostly the page cache has all of it: the first read that gets here
+		// opens the blob.
+	case n.blob == nil:
+		if errno := n.openBlob(ctx); errno != 0 {
+			return nil, 0, errno
+		}
+	default:
+		if err := n.blob.Check(); err != nil {
 			return nil, 0, n.f.damaged("a file", err)
 		}
-		if b.Size() != n.size {
-			b.Close()
-			n.f.log.Error("cannot serve a file: its size on disk is wrong; run `curi fsck`", "blob", n.digest, "want", n.size, "have", b.Size())
-			return nil, 0, syscall.EIO
-		}
-		n.blob, n.through = b, n.f.passes(b)
-	} else if err := n.blob.Check(); err != nil {
-		return nil, 0, n.f.damaged("a file", err)
 	}
 	n.opens++
 	flags = fuse.FOPEN_NOFLUSH
@@ -82,6 +81,21 @@ func (n *treeFile) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint3
 		flags |= fuse.FOPEN_KEEP_CACHE
 	}
 	return &blobHandle{n}, flags, 0
+}
+
+// openBlob opens the blob for all handles; the caller holds mu.
+func (n *treeFile) openBlob(ctx context.Context) syscall.Errno {
+	b, err := n.f.store.OpenBlob(ctx, n.digest)
+	if err != nil {
+		return n.f.damaged("a file", err)
+	}
+	if b.Size() != n.size {
+		b.Close()
+		n.f.log.Error("cannot serve a file: its size on disk is wrong; run `curi fsck`", "blob", n.digest, "want", n.size, "have", b.Size())
+		return syscall.EIO
+	}
+	n.blob, n.through = b, n.f.passes(b)
+	return 0
 }
 
 // passes chooses for all handles that share b how they are served: the kernel
@@ -97,15 +111,49 @@ func (f *filesystem) passes(b *cas.Blob) bool {
 // blobHandle is one open of a treeFile.
 type blobHandle struct{ n *treeFile }
 
-// The blob stays open while any handle is, so the descriptor outlives its use.
-func (h *blobHandle) fd() int { return int(h.n.blob.Fd()) }
+// fd opens the blob if need be. It stays open while any handle is, so the
+// descriptor outlives its use.
+func (h *blobHandle) fd(ctx context.Context) (int, syscall.Errno) {
+	h.n.mu.Lock()
+	defer h.n.mu.Unlock()
+	if h.n.blob == nil {
+		if errno := h.n.openBlob(ctx); errno != 0 {
+			return -1, errno
+		}
+	}
+	return int(h.n.blob.Fd()), 0
+}
 
-func (h *blobHandle) PassthroughFd() (int, bool) { return h.fd(), h.n.through }
+func (h *blobHandle) PassthroughFd() (int, bool) {
+	h.n.mu.Lock()
+	defer h.n.mu.Unlock()
+	if !h.n.through {
+		return -1, false
+	}
+	return int(h.n.blob.Fd()), true
+}
+
+// Flush has nothing to do: see [filesystem.flush].
+func (h *blobHandle) Flush(ctx context.Context) syscall.Errno { return h.n.f.flush() }
+
+// flush answers a close(2) without anything to do. With the writeback cache
+// the kernel asks at each close, unless it hears once that there never is:
+// only a network filesystem has something to say then.
+func (f *filesystem) flush() syscall.Errno {
+	if f.network {
+		return 0
+	}
+	return syscall.ENOSYS
+}
 
 func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	h.n.f.stats.Reads.Add(1)
+	fd, errno := h.fd(ctx)
+	if errno != 0 {
+		return nil, errno
+	}
 	want := max(0, min(int64(len(dest)), h.n.size-off))
-	r, errno := readAt(h.fd(), dest[:want], off)
+	r, errno := readAt(fd, dest[:want], off)
 	if errno == 0 && int64(r.Size()) < want {
 		r.Done()
 		errno = syscall.EIO // cut off behind the store's back
@@ -118,22 +166,26 @@ func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 }
 
 func (h *blobHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	n, err := unix.Seek(h.fd(), int64(off), int(whence))
+	fd, errno := h.fd(ctx)
+	if errno != 0 {
+		return 0, errno
+	}
+	n, err := unix.Seek(fd, int64(off), int(whence))
 	return uint64(n), toErrno(err)
 }
 
 func (h *blobHandle) Release(ctx context.Context) syscall.Errno {
 	h.n.mu.Lock()
 	defer h.n.mu.Unlock()
-	if h.n.opens--; h.n.opens == 0 {
+	if h.n.opens--; h.n.opens == 0 && h.n.blob != nil {
 		h.n.blob.Close()
-		h.n.blob = nil
+		h.n.blob, h.n.through = nil, false
 	}
 	return 0
 }
 
 func (n *treeFile) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64, out *fs.Inode, fhOut fs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
-	return copyRange(in, offIn, fhOut, offOut, length)
+	return copyRange(ctx, in, offIn, fhOut, offOut, length)
 }
 
 // maxCopy bounds one copy_file_range: the answer has 32 bits.
@@ -141,14 +193,25 @@ const maxCopy = 1 << 30
 
 // copyRange copies between two open files of the mount without the bytes
 // leaving the kernel, by sharing extents where the store's filesystem can.
-func copyRange(in fs.FileHandle, offIn uint64, out fs.FileHandle, offOut, length uint64) (uint32, syscall.Errno) {
-	src, ok := in.(interface{ fd() int })
-	dst, ok2 := out.(*stageHandle)
-	if !ok || !ok2 {
+func copyRange(ctx context.Context, in fs.FileHandle, offIn uint64, out fs.FileHandle, offOut, length uint64) (uint32, syscall.Errno) {
+	dst, ok := out.(*stageHandle)
+	if !ok {
+		return 0, syscall.EXDEV
+	}
+	var src int
+	switch h := in.(type) {
+	case *stageHandle:
+		src = h.fd()
+	case *blobHandle:
+		var errno syscall.Errno
+		if src, errno = h.fd(ctx); errno != 0 {
+			return 0, errno
+		}
+	default:
 		return 0, syscall.EXDEV
 	}
 	from, to := int64(offIn), int64(offOut)
-	n, err := unix.CopyFileRange(src.fd(), &from, dst.fd(), &to, int(min(length, maxCopy)), 0)
+	n, err := unix.CopyFileRange(src, &from, dst.fd(), &to, int(min(length, maxCopy)), 0)
 	if err != nil {
 		return 0, toErrno(err)
 	}

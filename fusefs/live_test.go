@@ -86,10 +86,28 @@ type mounted struct {
 	dir  string
 	info cas.Mount
 	cmd  *exec.Cmd
-	log  *bytes.Buffer
+	log  *said
 	done chan error
 	// within starts programs where they see the mount, if the tests do not.
 	within []string
+}
+
+// said is what a program said so far.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 func mount(t *testing.T, s *cas.Store, args ...string) *mounted {
@@ -113,7 +131,7 @@ func serve(t *testing.T, s *cas.Store, dir string, by []string, args ...string) 
 	}
 	defer r.Close()
 	argv := append(append(by, bin, s.Dir(), dir, "--ready-fd", "3"), args...)
-	m := &mounted{dir: dir, cmd: exec.Command(argv[0], argv[1:]...), log: &bytes.Buffer{}, done: make(chan error, 1)}
+	m := &mounted{dir: dir, cmd: exec.Command(argv[0], argv[1:]...), log: &said{}, done: make(chan error, 1)}
 	m.cmd.Stderr = m.log
 	m.cmd.ExtraFiles = []*os.File{w}
 	if err := m.cmd.Start(); err != nil {
@@ -152,7 +170,7 @@ func (m *mounted) stop(t *testing.T) {
 		t.Errorf("%s is still mounted", m.dir)
 		unix.Unmount(m.dir, unix.MNT_DETACH)
 	}
-	if t.Failed() && m.log.Len() > 0 {
+	if t.Failed() && m.log.String() != "" {
 		t.Logf("curifs said: %s", m.log)
 	}
 }

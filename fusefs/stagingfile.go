@@ -223,7 +223,7 @@ func (h *stageHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uin
 // Flush lets a network filesystem say that earlier writes failed.
 func (h *stageHandle) Flush(ctx context.Context) syscall.Errno {
 	if !h.n.place.f.network || !h.writable {
-		return 0
+		return h.n.place.f.flush()
 	}
 	fd, err := unix.FcntlInt(h.file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -259,5 +259,5 @@ func (h *stageHandle) Release(ctx context.Context) syscall.Errno {
 }
 
 func (n *stageNode) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64, out *fs.Inode, fhOut fs.FileHandle, offOut, length, flags uint64) (uint32, syscall.Errno) {
-	return copyRange(in, offIn, fhOut, offOut, length)
+	return copyRange(ctx, in, offIn, fhOut, offOut, length)
 }
