@@ -31,12 +31,16 @@ type Mount struct {
 	Started     time.Time `json:"started"`
 }
 
-// Reachable reports whether this process finds the mount at its Dir: it is in
-// the same mount namespace, and the mount has neither been detached there while
-// another namespace keeps its server alive, nor been mounted over. It never
-// touches Dir, whose server may hang.
+// Reachable reports whether this process finds the mount at its Dir, in this
+// mount namespace or in another one that has it there too, such as that of a
+// run: it has neither been detached here while another namespace keeps its
+// server alive, nor been mounted over. It never touches Dir, whose server may
+// hang.
 func (m Mount) Reachable() bool {
-	return m.SameNamespace() && (m.Device == "" || mountedDevice(m.Dir) == m.Device)
+	if m.Device == "" {
+		return m.SameNamespace()
+	}
+	return mountedDevice(m.Dir) == m.Device
 }
 
 // SameNamespace reports whether the mount was made in this process's mount
