@@ -16,19 +16,22 @@ import (
 // registered it in STORE/mounts/<ID>.json, or where it cannot write there in
 // the [UserDir] of its user.
 type Mount struct {
-	ID          string    `json:"id"`
-	Dir         string    `json:"dir"` // absolute
-	PID         int       `json:"pid"`
-	Host        string    `json:"host"`
-	BootID      string    `json:"boot_id"`
-	UID         int       `json:"uid"`
-	MountNS     uint64    `json:"mount_ns"` // inode of /proc/self/ns/mnt
-	Device      string    `json:"device"`   // MAJOR:MINOR of the mounted filesystem; "" if unknown
-	Auto        bool      `json:"auto"`     // leaves with its last user
-	AllowOther  bool      `json:"allow_other"`
-	Passthrough bool      `json:"passthrough"`
-	Reason      string    `json:"reason"` // why passthrough is off; "" when on
-	Started     time.Time `json:"started"`
+	ID          string `json:"id"`
+	Dir         string `json:"dir"` // absolute
+	PID         int    `json:"pid"`
+	Host        string `json:"host"`
+	BootID      string `json:"boot_id"`
+	UID         int    `json:"uid"`
+	MountNS     uint64 `json:"mount_ns"` // inode of /proc/self/ns/mnt
+	Device      string `json:"device"`   // MAJOR:MINOR of the mounted filesystem; "" if unknown
+	Auto        bool   `json:"auto"`     // leaves with its last user
+	AllowOther  bool   `json:"allow_other"`
+	Passthrough bool   `json:"passthrough"`
+	Reason      string `json:"reason"` // why passthrough is off; "" when on
+	// Trees is where this host opens a mount namespace whose root shows trees
+	// of small files by digest, faster than Dir does; "" without one.
+	Trees   string    `json:"trees,omitempty"`
+	Started time.Time `json:"started"`
 }
 
 // Reachable reports whether this process finds the mount at its Dir, in this

@@ -58,14 +58,7 @@ func (f *filesystem) shownEntry(e cas.Entry, given cas.Attrs) shown {
 }
 
 func (f *filesystem) shownFile(e cas.Entry, given cas.Attrs) shown {
-	attrs := given
-	for _, a := range e.Attrs {
-		attrs = attrs.With(a.Key, a.Value) // the file's own win
-	}
-	mode := uint32(syscall.S_IFREG | 0o444)
-	if e.Kind == cas.KindExecutable {
-		mode |= 0o111
-	}
+	attrs, mode := fileAttrs(e, given), fileMode(e)
 	stable := fileID(e.Digest, mode, attrs)
 	ident := "file:" + e.Digest.String() + attrIdent(attrs)
 	if e.Kind == cas.KindExecutable {
@@ -77,6 +70,22 @@ func (f *filesystem) shownFile(e cas.Entry, given cas.Attrs) shown {
 			return &treeFile{readOnly: readOnly{f: f, ident: ident}, digest: e.Digest, mode: mode, size: e.Size, attrs: attrs}
 		},
 	}
+}
+
+// fileAttrs is the attributes of a file; its own win over those it is given.
+func fileAttrs(e cas.Entry, given cas.Attrs) cas.Attrs {
+	attrs := given
+	for _, a := range e.Attrs {
+		attrs = attrs.With(a.Key, a.Value)
+	}
+	return attrs
+}
+
+func fileMode(e cas.Entry) uint32 {
+	if e.Kind == cas.KindExecutable {
+		return syscall.S_IFREG | 0o555
+	}
+	return syscall.S_IFREG | 0o444
 }
 
 func (f *filesystem) shownLink(target string, attrs cas.Attrs) shown {
@@ -216,11 +225,16 @@ func (n *treeDir) shownAttrs(ctx context.Context) (cas.Attrs, syscall.Errno) {
 	if errno != 0 {
 		return nil, errno
 	}
-	attrs := n.attrs
+	return dirAttrs(t, n.attrs), 0
+}
+
+// dirAttrs adds the attributes in a tree's header to those of the entry that
+// led to it.
+func dirAttrs(t *cas.Tree, attrs cas.Attrs) cas.Attrs {
 	for _, a := range t.Attrs {
 		attrs = attrs.With(a.Key, a.Value)
 	}
-	return attrs, 0
+	return attrs
 }
 
 func (n *treeDir) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {

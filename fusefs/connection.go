@@ -123,10 +123,7 @@ func (f *filesystem) mount(dir string, m mode) (*connection, error) {
 		// Else the kernel asks for security.capability before every small write.
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2,
 		Debug:             f.opts.Debug, Logger: log.New(requestLog{f.log}, "", 0),
-		PanicHandler: func(v any) fuse.Status {
-			f.log.Error("a request failed inside the server; this is a defect of Curi", "panic", fmt.Sprint(v))
-			return fuse.EIO
-		},
+		PanicHandler: f.panicked,
 	}
 	if f.opts.AllowOther {
 		mo.Options = append(mo.Options, "default_permissions")
@@ -149,6 +146,11 @@ func (f *filesystem) mount(dir string, m mode) (*connection, error) {
 	c.server = server
 	c.mount, _ = mountedAt(dir)
 	return c, nil
+}
+
+func (f *filesystem) panicked(v any) fuse.Status {
+	f.log.Error("a request failed inside the server; this is a defect of Curi", "panic", fmt.Sprint(v))
+	return fuse.EIO
 }
 
 func mountError(dir string, allowOther bool, err error) error {

@@ -43,7 +43,8 @@ type filesystem struct {
 	passthrough bool // constant once mounted
 	writeback   bool
 
-	top     *names // the mount's root
+	top     *names      // the mount's root
+	small   *smallNodes // of the connection for trees of small files; nil without
 	closing atomic.Bool
 
 	refreshing sync.Mutex

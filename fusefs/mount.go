@@ -50,15 +50,31 @@ func Serve(ctx context.Context, s *cas.Store, dir string, o Options) error {
 		defer close(served)
 		c.server.Serve()
 	}()
-	err = f.run(ctx, c, served)
+	err = f.serve(ctx, c, served)
 	if uerr := c.shutdown(served); err == nil {
 		err = uerr
 	}
 	return err
 }
 
-// run registers the served mount and waits for the reason to end it.
-func (f *filesystem) run(ctx context.Context, c *connection, served <-chan struct{}) error {
+// serve adds the connection for trees of small files, where this process may
+// mount it, and waits for the reason to end.
+func (f *filesystem) serve(ctx context.Context, c *connection, served <-chan struct{}) error {
+	if !c.root {
+		return f.run(ctx, c, "", served)
+	}
+	small, err := f.connectSmall()
+	if err != nil {
+		f.log.Warn("inputs of many small files will be read slowly", "err", err)
+		return f.run(ctx, c, "", served)
+	}
+	defer small.close()
+	return f.run(ctx, c, small.path(), served)
+}
+
+// run registers the served mount and waits for the reason to end it; trees is
+// the namespace with the trees of small files.
+func (f *filesystem) run(ctx context.Context, c *connection, trees string, served <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if ctx.Err() != nil {
@@ -67,6 +83,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, served <-chan struc
 	m := cas.Mount{
 		ID: f.id, Dir: c.dir, PID: os.Getpid(), UID: os.Geteuid(), Device: c.mount.device,
 		Auto: f.opts.Auto, AllowOther: f.opts.AllowOther, Passthrough: f.passthrough, Reason: c.reason,
+		Trees: trees,
 	}
 	reg, err := f.store.RegisterMount(ctx, m)
 	if err != nil {
