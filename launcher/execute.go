@@ -82,7 +82,7 @@ func (r *run) guarded(env environment, io *stdio) outcome {
 		return r.cannotStart(err)
 	}
 	spec := guardSpec{Argv: r.argv, Path: path, Dir: r.p.Dir, Env: env, TTY: io.tty, Grace: r.o.Grace,
-		Store: r.s.Dir(), Run: r.info}
+		Store: r.s.Dir(), Run: r.info, Trees: r.trees()}
 	if r.s.Shared() {
 		spec.Share = r.place.Dir()
 	}
@@ -134,6 +134,8 @@ func (r *run) watch() outcome {
 					err = fmt.Errorf("%s: %w", r.shown[0], syscall.Errno(rep.Errno))
 				}
 				return r.cannotStart(err)
+			case rep.Slow != "":
+				r.o.Log.Info("inputs of many small files are read slowly", "run", r.id, "reason", rep.Slow)
 			case rep.Exited != nil:
 				ended = rep.Exited
 			case rep.Left != nil:

@@ -83,9 +83,27 @@ type guard struct {
 // report tells curi; if curi is gone, nobody.
 func (g *guard) report(r guardReport) { _ = g.reports.Encode(r) }
 
-// start runs the command, and lets go of its descriptors: when the tree is
-// gone, the readers of its output must see the end.
+// start runs the command. With trees to mount it does so from a thread that has
+// a mount namespace of its own, and stays: see GuardMain.
 func (g *guard) start() error {
+	if g.spec.Trees == nil {
+		return g.fork()
+	}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := g.spec.Trees.attach(); err != nil {
+			g.report(guardReport{Slow: err.Error()})
+		}
+		started <- g.fork()
+		select {}
+	}()
+	return <-started
+}
+
+// fork starts the command, and lets go of its descriptors: when the tree is
+// gone, the readers of its output must see the end.
+func (g *guard) fork() error {
 	attr := &syscall.ProcAttr{
 		Dir:   g.spec.Dir,
 		Env:   g.spec.Env,

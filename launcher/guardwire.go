@@ -30,6 +30,7 @@ type guardSpec struct {
 	TTY   bool          `json:"tty"`   // stdout is a terminal to be controlled by
 	Grace time.Duration `json:"grace"` // for what outlives the command
 	Held  int           `json:"held"`  // number of descriptors from fdHeld on
+	Trees *guardTrees   `json:"trees"` // nil: no input is to be mounted
 
 	// What to settle when curi dies: the run is marked lost. Run.ID also is
 	// the CURI_RUN by which a process that got away is found.
@@ -51,6 +52,7 @@ type guardOrder struct {
 type guardReport struct {
 	Started int       `json:"started,omitempty"` // pid of the command
 	Failed  string    `json:"failed,omitempty"`  // why it could not start
+	Slow    string    `json:"slow,omitempty"`    // why inputs of small files are as the mount shows them
 	Errno   int       `json:"errno,omitempty"`   // with Failed
 	Exited  *exit     `json:"exited,omitempty"`
 	Left    []process `json:"left,omitempty"`    // what outlives the command

@@ -234,14 +234,14 @@ func TestMountsAreShared(t *testing.T) {
 
 // serve mounts the store at dir for as long as the test lasts, as curi mount
 // does.
-func (c call) serve(t *testing.T, dir string) {
+func (c call) serve(t *testing.T, dir string, options ...string) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	cmd := exec.Command(c.Curifs, c.Store, dir, "--ready-fd", "3")
+	cmd := exec.Command(c.Curifs, append([]string{c.Store, dir, "--ready-fd", "3"}, options...)...)
 	cmd.ExtraFiles = []*os.File{w}
 	err = cmd.Start()
 	w.Close()
