@@ -54,7 +54,7 @@ func connect(f *filesystem, dir string) (*connection, error) {
 			}
 			errno := f.probe(c)
 			if errno == 0 {
-				f.passthrough = true
+				f.passthrough, f.backing = true, openBacking(f.store.Dir())
 				return c, nil
 			}
 			if err := c.abandon(); err != nil {

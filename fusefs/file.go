@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"context"
+	"os"
 	"sync"
 	"syscall"
 
@@ -30,6 +31,7 @@ type treeFile struct {
 	opens   int       // handles that share blob
 	blob    *cas.Blob // nil until a handle needs it
 	through bool      // the handles are served by passthrough
+	backing *os.File  // of blob, for passthrough; nil: blob itself
 }
 
 func (n *treeFile) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -95,6 +97,9 @@ func (n *treeFile) openBlob(ctx context.Context) syscall.Errno {
 		return syscall.EIO
 	}
 	n.blob, n.through = b, n.f.passes(b)
+	if n.through {
+		n.backing = n.f.backingOf(b)
+	}
 	return 0
 }
 
@@ -127,8 +132,11 @@ func (h *blobHandle) fd(ctx context.Context) (int, syscall.Errno) {
 func (h *blobHandle) PassthroughFd() (int, bool) {
 	h.n.mu.Lock()
 	defer h.n.mu.Unlock()
-	if !h.n.through {
+	switch {
+	case !h.n.through:
 		return -1, false
+	case h.n.backing != nil:
+		return int(h.n.backing.Fd()), true
 	}
 	return int(h.n.blob.Fd()), true
 }
@@ -179,7 +187,10 @@ func (h *blobHandle) Release(ctx context.Context) syscall.Errno {
 	defer h.n.mu.Unlock()
 	if h.n.opens--; h.n.opens == 0 && h.n.blob != nil {
 		h.n.blob.Close()
-		h.n.blob, h.n.through = nil, false
+		if h.n.backing != nil {
+			h.n.backing.Close()
+		}
+		h.n.blob, h.n.through, h.n.backing = nil, false, nil
 	}
 	return 0
 }

@@ -40,7 +40,8 @@ type filesystem struct {
 	device   uint64 // of the store: the filesystem that passthrough was tried on
 	network  bool   // the store's filesystem: close(2) can fail, an open file that is removed is renamed
 
-	passthrough bool // constant once mounted
+	passthrough bool     // constant once mounted
+	backing     *os.File // see [openBacking]; nil without
 	writeback   bool
 
 	top     *names      // the mount's root
@@ -92,6 +93,9 @@ func raiseFileLimit() {
 }
 
 func (f *filesystem) close() {
+	if f.backing != nil {
+		f.backing.Close()
+	}
 	f.placesMu.Lock()
 	defer f.placesMu.Unlock()
 	f.places = nil

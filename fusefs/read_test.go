@@ -5,7 +5,13 @@ package fusefs_test
 import (
 	"bytes"
 	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/curi-store/curi/cas"
 )
 
 func TestReadsWithPassthroughNeverReachTheServer(t *testing.T) {
@@ -31,5 +37,29 @@ func TestReadsWithPassthroughNeverReachTheServer(t *testing.T) {
 	got, err := os.ReadFile(m.path("artifacts", "data", "sub", "small"))
 	if err != nil || string(got) != "hello" {
 		t.Errorf("small file: %q, %v", got, err)
+	}
+}
+
+// A store that is only read stays as it is.
+func TestReadingLeavesNoAccessTimes(t *testing.T) {
+	s := newStore(t)
+	big := strings.Repeat("0123456789abcdef", 1<<16)
+	publish(t, s, "data", map[string]string{"big": big})
+	m := mount(t, s)
+	d := cas.Sum([]byte(big)).String()
+	blob := filepath.Join(s.Dir(), "blobs", d[:2], d)
+	old := time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC)
+	if err := os.Chtimes(blob, old, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(m.path("artifacts/data/big")); err != nil || string(got) != big {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	fi, err := os.Stat(blob)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := fi.Sys().(*syscall.Stat_t).Atim; at.Sec != old.Unix() {
+		t.Errorf("accessed at %v", time.Unix(at.Sec, 0))
 	}
 }
