@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 
@@ -60,7 +61,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// schedulers is how many threads may run Go code at least. The server waits for
+// requests in read(2): with as many threads as a small machine has CPUs, all
+// would be counted as running there, and each answer would begin with one that
+// has to be had back.
+const schedulers = 8
+
 func serve(ctx context.Context, c command, stderr io.Writer) error {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(max(schedulers, runtime.GOMAXPROCS(0)))
+	}
 	level := slog.LevelWarn
 	if c.debug {
 		level = slog.LevelDebug
