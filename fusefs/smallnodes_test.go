@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -222,5 +223,19 @@ func TestOnlyTreesOfSmallFilesAreShown(t *testing.T) {
 		if out.EntryValid != 0 {
 			t.Errorf("%s: the kernel may keep the answer", name)
 		}
+	}
+}
+
+func TestTreeThatWasCollectedIsNotShown(t *testing.T) {
+	s := internalStore(t)
+	n, tree := served(t, s), manySmall(t, s)
+	n.find(t, fuse.FUSE_ROOT_ID, tree.Digest.String())
+	d := tree.Digest.String()
+	if err := os.Remove(filepath.Join(s.Dir(), "trees", d[:2], d)); err != nil {
+		t.Fatal(err)
+	}
+	var out fuse.EntryOut
+	if st := n.Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, d, &out); st != fuse.ENOENT {
+		t.Errorf("have %v", st)
 	}
 }

@@ -53,6 +53,38 @@ func TestOpenSmallFilesCostNoDescriptors(t *testing.T) {
 	}
 }
 
+// Who walks a second time, sizes included, asks about directories alone.
+func TestSecondWalkAsksOfNoFile(t *testing.T) {
+	s := newStore(t)
+	publish(t, s, "data", numbered(300))
+	m := mount(t, s, "-o", "debug")
+	walk := func() string { return run(t, "find", m.path("artifacts/data"), "-type", "f", "-printf", "%s\n") }
+	first := walk()
+	if n := strings.Count(first, "\n"); n != 300 {
+		t.Fatalf("%d files", n)
+	}
+	requests := func(kind string) int { return strings.Count(m.log.String(), ": "+kind+" ") }
+	before := map[string]int{}
+	kinds := []string{"LOOKUP", "READDIR", "READDIRPLUS"}
+	for _, k := range kinds {
+		before[k] = requests(k)
+	}
+	if before["READDIRPLUS"] == 0 {
+		t.Fatalf("the log shows no requests: %s", m.log)
+	}
+	if walk() != first {
+		t.Error("the second walk found something else")
+	}
+	for _, k := range kinds {
+		if n := requests(k) - before[k]; n > 0 {
+			t.Errorf("%d requests %s", n, k)
+		}
+	}
+	if n := requests("GETATTR"); n > 10 {
+		t.Errorf("%d requests GETATTR", n)
+	}
+}
+
 func TestSmallFileThatGoesWhileItIsOpen(t *testing.T) {
 	s := newStore(t)
 	publish(t, s, "data", map[string]string{"file": "x"})

@@ -60,6 +60,9 @@ const maxKnownShapes = 10_000
 // reference must be checked at each open, and what a verification found to be
 // wrong may be in the page cache yet.
 func (s *smallTrees) fit(ctx context.Context, tree cas.Digest) (bool, error) {
+	if !s.store.HasTree(tree) {
+		return false, nil
+	}
 	s.mu.Lock()
 	small, ok := s.known[tree]
 	s.mu.Unlock()

@@ -115,6 +115,9 @@ func TestInputOfSmallFilesIsReadWithoutTheServer(t *testing.T) {
 	if n := after["reads"] - before["reads"]; n > 50 {
 		t.Errorf("%d reads reached the server", n)
 	}
+	if n := after["lookups"] - before["lookups"]; n > 50 {
+		t.Errorf("%d names were looked up by the server", n)
+	}
 }
 
 // where prints below which mounts the inputs of a run lie.
