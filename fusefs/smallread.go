@@ -8,7 +8,6 @@ import (
 
 	"github.com/curi-store/curi/cas"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // Open, OpenDir and Flush answer that there is no such call, after which the
@@ -43,20 +42,18 @@ func (n *smallNodes) Read(cancel <-chan struct{}, input *fuse.ReadIn, buf []byte
 		n.f.log.Error("cannot serve a file: its blob in the store is gone or damaged; run `curi fsck`", "blob", node.entry.Digest)
 		return nil, fuse.EIO
 	}
-	// Less than what is there would be the file's end to the kernel.
-	want := buf[:max(0, min(int64(len(buf)), b.Size()-int64(input.Offset)))]
-	for done := 0; done < len(want); {
-		m, err := unix.Pread(int(b.Fd()), want[done:], int64(input.Offset)+int64(done))
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || m == 0 {
-			n.f.log.Error("cannot read a file; run `curi fsck`", "blob", node.entry.Digest, "err", err)
-			return nil, fuse.EIO
-		}
-		done += m
+	off := int64(input.Offset)
+	want := max(0, min(int64(len(buf)), b.Size()-off))
+	r, errno := readAt(int(b.Fd()), buf[:want], off)
+	if errno == 0 && int64(r.Size()) < want {
+		r.Done()
+		errno = syscall.EIO // cut off behind the store's back
 	}
-	return fuse.ReadResultData(want), fuse.OK
+	if errno != 0 {
+		n.f.log.Error("cannot read a file; `curi fsck` says what the store lacks", "blob", node.entry.Digest, "offset", off, "err", errno)
+		return nil, fuse.Status(errno)
+	}
+	return r, fuse.OK
 }
 
 func (n *smallNodes) Readlink(cancel <-chan struct{}, header *fuse.InHeader) ([]byte, fuse.Status) {

@@ -339,22 +339,22 @@ func TestServerOfMountedInputsIsKilled(t *testing.T) {
 	wantFile(t, res.Outputs["model"].Path, "content of 1\n")
 }
 
-// The mount can be unmounted while a run has inputs mounted in its namespace,
-// and the run has them to its end.
+// What a run has mounted in its namespace is not in the way of who unmounts the
+// mount, though the run then ends.
 func TestMountIsUnmountedDuringARun(t *testing.T) {
-	c := mountedSmall(t, where+`echo $$ > $MARKS/pid; while [ ! -e $MARKS/go ]; do sleep 0.05; done; cat {in.data}/d1/f001; echo end`)
-	c.Stage.Outputs, c.Stage.Work = nil, nil
+	c := mountedSmall(t, where+`echo $$ > $MARKS/pid; while [ ! -e $MARKS/go ]; do sleep 0.05; done`)
 	dir := shortMount(t)
 	c.serve(t, dir)
 	ch := c.start(t)
 	ch.stdout.await(t, "data: 1\n")
-	c.pidIn(t, "pid")
+	pid := c.pidIn(t, "pid")
 	unmount(t, dir)
-	if err := os.WriteFile(filepath.Join(c.marks(), "go"), nil, 0o644); err != nil {
-		t.Fatal(err)
+	if got := ch.wait(t); got == 0 {
+		t.Error("the run succeeded")
 	}
-	ch.stdout.await(t, "content of 1\nend\n")
-	ch.wait(t)
+	if alive(pid) {
+		t.Error("the command lives")
+	}
 	waitFor(t, "the server to leave", func() bool {
 		live, stale, err := c.open(t).Mounts(t.Context())
 		return err == nil && len(live)+len(stale) == 0
