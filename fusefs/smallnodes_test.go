@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -166,6 +167,47 @@ func TestNothingIsKeptOfWhatTheKernelForgot(t *testing.T) {
 		if st := n.GetAttr(nil, &fuse.GetAttrIn{InHeader: fuse.InHeader{NodeId: id}}, &out); st != fuse.Status(syscall.ESTALE) {
 			t.Errorf("a node that was forgotten: %v", st)
 		}
+	}
+}
+
+// Programs that walk, read and are forgotten again at the same time get what is
+// there, and leave nothing.
+func TestSmallFilesInParallel(t *testing.T) {
+	s := internalStore(t)
+	n, tree := served(t, s), manySmall(t, s)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 20 {
+				var top, d, f fuse.EntryOut
+				if st := n.Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, tree.Digest.String(), &top); st != fuse.OK {
+					t.Errorf("the tree: %v", st)
+					return
+				}
+				if st := n.Lookup(nil, &fuse.InHeader{NodeId: top.NodeId}, "two", &d); st != fuse.OK {
+					t.Errorf("two: %v", st)
+				}
+				names := 0
+				n.list(d.NodeId, 0, func(fuse.DirEntry, smallNode) bool { names++; return true })
+				if st := n.Lookup(nil, &fuse.InHeader{NodeId: d.NodeId}, "f07", &f); st != fuse.OK || names != 62 {
+					t.Errorf("two/f07: %v; %d names", st, names)
+				}
+				buf := make([]byte, 100)
+				r, st := n.Read(nil, &fuse.ReadIn{InHeader: fuse.InHeader{NodeId: f.NodeId}, Size: 100}, buf)
+				if st != fuse.OK {
+					t.Errorf("read: %v", st)
+				} else if b, _ := r.Bytes(buf); string(b) != "content 7" {
+					t.Errorf("read %q", b)
+				}
+				for _, id := range []uint64{f.NodeId, d.NodeId, top.NodeId} {
+					n.Forget(id, 1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(n.dirs)+len(n.roots) != 0 {
+		t.Errorf("%d directories and %d roots are kept", len(n.dirs), len(n.roots))
 	}
 }
 

@@ -53,21 +53,6 @@ func inputMounts(t *testing.T) string {
 	return strings.Join(found, "")
 }
 
-// stats are the counters of the server of the mount at dir.
-func stats(t *testing.T, dir string) map[string]int64 {
-	t.Helper()
-	b := make([]byte, 1024)
-	n, err := unix.Getxattr(dir, "user.curi.stats", b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var st map[string]int64
-	if err := json.Unmarshal(b[:n], &st); err != nil {
-		t.Fatal(err)
-	}
-	return st
-}
-
 // shortMount is a directory of this test to mount at.
 func shortMount(t *testing.T) string {
 	t.Helper()
@@ -82,15 +67,17 @@ func shortMount(t *testing.T) string {
 // The command sees the same files below {root}, and whom it asks for them is
 // nobody: neither opens nor repeated reads reach the server.
 func TestInputOfSmallFilesIsReadWithoutTheServer(t *testing.T) {
-	c := mountedSmall(t, `cd {in.data}; cat */* > {out.model}; getfattr --absolute-names -n user.curi.stats --only-values $MNT > $MARKS/before
-		for i in 1 2 3; do cat */* | cmp - {out.model}; find . -type f | wc -l; done
-		getfattr --absolute-names -n user.curi.stats --only-values $MNT > $MARKS/after; ls -A {root}/in; stat -c %A {in.data} {in.data}/d0/f000`)
+	const passes = 8
+	c := mountedSmall(t, `cd {in.data}; cat */* > {out.model}
+		count() { getfattr --absolute-names -n user.curi.stats --only-values $MNT > $MARKS/$1; }
+		count 0; for i in `+sequence(passes)+`; do cat */* | cmp - {out.model}; find . -type f | wc -l; count $i; done
+		ls -A {root}/in; stat -c %A {in.data} {in.data}/d0/f000`)
 	c.addInput(t, "few", map[string]string{"a": "1\n"})
 	dir := shortMount(t)
 	c.serve(t, dir)
 	c.Environ = append(c.Environ, "MNT="+dir)
 	res, out := c.must(t)
-	wantText(t, out, "200\n200\n200\ndata\nfew\ndr-xr-xr-x\n-r--r--r--\n")
+	wantText(t, out, strings.Repeat("200\n", passes)+"data\nfew\ndr-xr-xr-x\n-r--r--r--\n")
 	var want strings.Builder
 	for _, d := range []int{0, 1} {
 		for i := d; i < 200; i += 2 {
@@ -98,26 +85,39 @@ func TestInputOfSmallFilesIsReadWithoutTheServer(t *testing.T) {
 		}
 	}
 	wantFile(t, res.Outputs["model"].Path, want.String())
-	var before, after map[string]int64
-	for name, into := range map[string]*map[string]int64{"before": &before, "after": &after} {
-		b, err := os.ReadFile(filepath.Join(c.marks(), name))
+	var stats [passes + 1]map[string]int64
+	for i := range stats {
+		b, err := os.ReadFile(filepath.Join(c.marks(), strconv.Itoa(i)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(b, into); err != nil {
-			t.Fatalf("%s: %v: %s", name, err, b)
+		if err := json.Unmarshal(b, &stats[i]); err != nil {
+			t.Fatalf("%v: %s", err, b)
 		}
 	}
-	// The output is opened, a few times; 600 opens of inputs are not seen.
-	if n := after["opens"] - before["opens"]; n > 50 {
+	// The output is opened each time; 1,600 opens of inputs are not seen.
+	if n := stats[passes]["opens"] - stats[0]["opens"]; n > 100 {
 		t.Errorf("%d opens reached the server", n)
 	}
-	if n := after["reads"] - before["reads"]; n > 50 {
-		t.Errorf("%d reads reached the server", n)
+	for _, what := range []string{"reads", "lookups"} {
+		// Whoever drops the caches of the machine spoils a pass, not all.
+		least := int64(1000)
+		for i := range passes {
+			least = min(least, stats[i+1][what]-stats[i][what])
+		}
+		if least > 20 {
+			t.Errorf("at least %d %s reached the server each time", least, what)
+		}
 	}
-	if n := after["lookups"] - before["lookups"]; n > 50 {
-		t.Errorf("%d names were looked up by the server", n)
+}
+
+// sequence is the words 1 to n.
+func sequence(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprint(&b, " ", i+1)
 	}
+	return b.String()
 }
 
 // where prints below which mounts the inputs of a run lie.
