@@ -29,23 +29,30 @@ func newBadDisk(t *testing.T) *badDisk {
 func (b *badDisk) turn(from, to []byte) {
 	b.t.Helper()
 	b.eventually(nil, "the disk to be free", func() bool { return b.run("umount", b.dir).status == 0 })
-	image, err := os.ReadFile(b.image)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	f, err := os.OpenFile(b.image, os.O_WRONLY, 0)
+	f, err := os.OpenFile(b.image, os.O_RDWR, 0)
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	defer f.Close()
-	at := bytes.Index(image, from)
-	if at < 0 {
-		b.t.Fatalf("the disk does not hold %q", from)
-	}
-	if _, err := f.WriteAt(to, int64(at)); err != nil {
+	if _, err := f.WriteAt(to, b.find(f, from)); err != nil {
 		b.t.Fatal(err)
 	}
 	b.ok("mount", "-o", "loop", b.image, b.dir)
+}
+
+// find returns where a file holds a text.
+func (b *badDisk) find(f *os.File, text []byte) int64 {
+	b.t.Helper()
+	buf := make([]byte, 1<<20)
+	for off := int64(0); ; off += int64(len(buf) - len(text)) {
+		n, err := f.ReadAt(buf, off)
+		if i := bytes.Index(buf[:n], text); i >= 0 {
+			return off + int64(i)
+		}
+		if err != nil {
+			b.t.Fatalf("the disk does not hold %q: %v", text, err)
+		}
+	}
 }
 
 // marked is random bytes with a text in the midst.
