@@ -81,6 +81,17 @@ func (o *stageOptions) declare(a *app, c *cobra.Command) {
 	}
 }
 
+// declareRun adds the options that say how the command runs.
+func (o *stageOptions) declareRun(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.timeoutText, "timeout", "", "end the command after a time `D`, such as 90s, 2h or 1d")
+	f.StringVar(&o.graceText, "grace", "", "how long `D` it may take to end before it is killed (default 40s)")
+	f.BoolVar(&o.force, "force", false, "run although cached; replaces the result")
+	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
+	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only tell: hit or miss, the key, the exact command")
+}
+
 // afterDash is the Args of a command that takes a stage's command after --.
 func afterDash(c *cobra.Command, args []string) error {
 	dash := c.ArgsLenAtDash()
@@ -115,7 +126,7 @@ func (o *stageOptions) stage(a *app, command []string) (stages.Stage, error) {
 		CleanEnv: o.cleanEnv, Stdin: o.stdin, Environ: os.Environ(),
 	}
 	if o.name == "" {
-		return st, usagef("curi stage exec wants a name for the stage: --name NAME, such as --name train")
+		return st, usagef("curi stage wants a name for the stage: --name NAME, such as --name train")
 	}
 	var err error
 	if st.Dir, err = currentDir(); err != nil {

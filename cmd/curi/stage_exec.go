@@ -37,15 +37,10 @@ same in its environment ("curi help environment").`,
 		RunE: func(c *cobra.Command, args []string) error { return a.exec(c, o, args) },
 	}
 	o.declare(a, c)
+	o.declareRun(c)
 	f := c.Flags()
-	f.StringVar(&o.timeoutText, "timeout", "", "end the command after a time `D`, such as 90s, 2h or 1d")
-	f.StringVar(&o.graceText, "grace", "", "how long `D` it may take to end before it is killed (default 40s)")
-	f.BoolVar(&o.force, "force", false, "run although cached; replaces the result")
-	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
 	f.StringVar(&o.accept, "accept", "", "run nothing: publish the outputs of `RUN` under the key that this command has now")
 	f.StringVarP(&o.message, "message", "m", "", "with --accept: `WHY`")
-	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
-	f.BoolVar(&o.dryRun, "dry-run", false, "only tell: hit or miss, the key, the exact command")
 	_ = c.RegisterFlagCompletionFunc("accept", a.completeRuns)
 	return c
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,11 +48,21 @@ run, show the lines that differ from the nearest earlier run of the stage.`,
 		RunE: func(c *cobra.Command, args []string) error { return a.explain(c, o, args) },
 	}
 	o.declare(a, c)
+	o.declareRun(c)
+	// A line of exec is tried with explain: what says only how it would run is
+	// taken and means nothing.
+	for _, name := range []string{"timeout", "grace", "force", "fresh", "dry-run"} {
+		_ = c.Flags().MarkHidden(name)
+	}
 	return c
 }
 
 func (a *app) explain(c *cobra.Command, o *stageOptions, command []string) error {
 	ctx := c.Context()
+	opts, err := a.execOptions(c, o)
+	if err != nil {
+		return err
+	}
 	s, plan, err := a.bind(ctx, o, command)
 	if err != nil {
 		return err
@@ -63,7 +72,7 @@ func (a *app) explain(c *cobra.Command, o *stageOptions, command []string) error
 	if out.Run, out.Cached, err = cachedBy(ctx, s, plan); err != nil {
 		return err
 	}
-	if out.Command, err = launcher.Preview(ctx, s, plan, launcher.Options{Secret: os.LookupEnv}); err != nil {
+	if out.Command, err = launcher.Preview(ctx, s, plan, opts); err != nil {
 		return err
 	}
 	if !out.Cached {
