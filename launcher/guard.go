@@ -75,7 +75,7 @@ type guard struct {
 	spec    guardSpec
 	orders  *json.Decoder
 	reports *json.Encoder
-	group   int       // pid of the command, which also is its process group
+	command process   // whose pid also is that of its process group
 	running bool      // the command itself lives
 	lock    *cas.Lock // the first of the held descriptors
 }
@@ -117,7 +117,8 @@ func (g *guard) fork() error {
 	if err != nil {
 		return err
 	}
-	g.group, g.running = pid, true
+	// Nobody reaps it yet: the pid is its own.
+	g.command, g.running = processWith(pid), true
 	g.report(guardReport{Started: pid})
 	return nil
 }
@@ -196,7 +197,7 @@ func (g *guard) watch() {
 				g.finish(nil, orphaned)
 				return
 			}
-			if r.pid == g.group {
+			if r.pid == g.command.PID {
 				g.commandEnded(exitOf(r.status), stopping, kill)
 			}
 		case <-kill.C:
@@ -236,9 +237,10 @@ func (g *guard) obey(o guardOrder, stopping *bool, kill *time.Timer) {
 	if g.running {
 		var run []process
 		if syscall.Signal(o.Signal) == syscall.SIGINT {
-			run = runByShell(g.group)
+			run = runByShell(g.command.PID)
 		}
-		_ = syscall.Kill(g.group, syscall.Signal(o.Signal))
+		// It may have ended a moment ago, and another process have its pid.
+		signalProcess(g.command, syscall.Signal(o.Signal))
 		signalAll(run, syscall.Signal(o.Signal))
 	} else {
 		signalAll(g.left(), syscall.Signal(o.Signal))
@@ -278,7 +280,7 @@ func (g *guard) commandEnded(e exit, stopping bool, kill *time.Timer) {
 
 // left lists what lives of the tree, the command included.
 func (g *guard) left() []process {
-	left := descendants(os.Getpid(), g.group)
+	left := descendants(os.Getpid(), g.command.PID)
 	for _, p := range processesOfRun(g.spec.Run.ID) {
 		if !slices.ContainsFunc(left, func(q process) bool { return q.PID == p.PID }) {
 			left = append(left, p)
@@ -314,7 +316,7 @@ func (g *guard) killAll(ended <-chan reaped) []process {
 					empty = true
 					ended = nil
 					waiting = false
-				} else if r.pid == g.group {
+				} else if r.pid == g.command.PID {
 					g.running = false
 					e := exitOf(r.status)
 					g.report(guardReport{Exited: &e})

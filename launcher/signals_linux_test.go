@@ -308,3 +308,26 @@ func TestSignalWithStuckStderr(t *testing.T) {
 		})
 	}
 }
+
+// The command may have ended a moment ago, and another process have its pid.
+func TestSignalForWhoHasThePidNow(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "trap 'exit 3' HUP; trap 'exit 4' TERM; echo ready; while true; do sleep 0.05; done")
+	var out output
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	out.await(t, "ready")
+	kill, stopping := time.NewTimer(time.Hour), true
+	defer kill.Stop()
+	g := guard{command: processWith(cmd.Process.Pid), running: true}
+	g.command.start++
+	g.obey(guardOrder{Signal: int(syscall.SIGHUP)}, &stopping, kill)
+	g.command.start--
+	g.obey(guardOrder{Signal: int(syscall.SIGTERM)}, &stopping, kill)
+	_ = cmd.Wait()
+	if got := cmd.ProcessState.ExitCode(); got != 4 {
+		t.Errorf("exit status %d: a process that is not the command got its signal", got)
+	}
+}

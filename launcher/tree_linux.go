@@ -137,6 +137,12 @@ func processesOfRun(run string) []process {
 	return out
 }
 
+// processWith is the process that has a pid now.
+func processWith(pid int) process {
+	st, _ := readStat(strconv.Itoa(pid))
+	return process{pid, st.name, st.start}
+}
+
 // signalProcess signals a process unless it is gone: another may have its pid.
 func signalProcess(p process, sig syscall.Signal) {
 	fd, err := unix.PidfdOpen(p.PID, 0)

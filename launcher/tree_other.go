@@ -19,5 +19,7 @@ func runByShell(int) []process { return nil }
 // processesOfRun: the environment of others cannot be read here.
 func processesOfRun(string) []process { return nil }
 
-// signalProcess signals the group.
+func processWith(pid int) process { return process{PID: pid} }
+
+// signalProcess signals the process, or the group.
 func signalProcess(p process, sig syscall.Signal) { _ = syscall.Kill(p.PID, sig) }
