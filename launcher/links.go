@@ -65,8 +65,12 @@ func mendLink(place, root, output, link string) error {
 	if err != nil {
 		return err
 	}
-	if top, err := filepath.EvalSymlinks(place); err != nil || !strings.HasPrefix(real, top+"/") {
+	top, err := filepath.EvalSymlinks(place)
+	if err != nil || !strings.HasPrefix(real, top+"/") {
 		return err // a link of a link, which leads out
+	}
+	if real == filepath.Join(top, "tmp") {
+		return nil // the copy would be made in itself, and TMPDIR is nobody's output
 	}
 	return replaceLink(place, link, func(tmp string) error { return copyTree(real, tmp) })
 }

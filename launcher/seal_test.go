@@ -252,3 +252,15 @@ func TestLinksAndFIFOsInTheWay(t *testing.T) {
 		})
 	}
 }
+
+// A link to where Curi itself copies what links lead to would be copied into
+// itself without end.
+func TestLinkToTMPDIRInAnOutput(t *testing.T) {
+	c := shell(t, "echo g > {out.model}/g; echo t > $TMPDIR/t; ln -s $TMPDIR {out.model}/l")
+	c.Stage.Outputs[0] = stages.Output{Name: "model", Path: ".", Dir: true}
+	_, _, err := c.run(t)
+	if !errors.Is(err, ErrRefused) {
+		t.Fatalf("got %v, want it refused", err)
+	}
+	wantText(t, err.Error(), "leads out")
+}
