@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -33,7 +35,23 @@ func (s *Store) View(ctx context.Context, tree Digest) (string, error) {
 // and that stays as long as the tree does: in its [Store.View]. In a store
 // that is full or can only be read, where no view can be made, it is a file's
 // own blob; a directory has no path there.
+//
+// Of a large tree just the directory that name lies in is made a view of,
+// unless links in it lead out of it.
 func (s *Store) PathOf(ctx context.Context, tree Digest, name string) (string, error) {
+	if _, err := os.Stat(s.viewPath(tree)); err != nil {
+		if dir, base := path.Split(path.Clean("/" + name)); dir != "/" {
+			e, err := s.Lookup(ctx, tree, dir)
+			if err != nil {
+				return "", err
+			}
+			if closed, err := s.isClosed(ctx, e.Digest); err != nil {
+				return "", err
+			} else if closed {
+				tree, name = e.Digest, base
+			}
+		}
+	}
 	view, err := s.View(ctx, tree)
 	if err == nil {
 		return filepath.Join(view, filepath.FromSlash(name)), nil
@@ -54,6 +72,24 @@ func (s *Store) PathOf(ctx context.Context, tree Digest, name string) (string, e
 	}
 	defer b.Close()
 	return b.Name(), nil
+}
+
+// isClosed reports whether no relative link in the tree leads out of it, as far
+// as its words tell.
+func (s *Store) isClosed(ctx context.Context, tree Digest) (bool, error) {
+	closed := true
+	err := s.Walk(ctx, tree, func(at string, e Entry) error {
+		if e.Kind != KindSymlink || path.IsAbs(e.Target) {
+			return nil
+		}
+		up := strings.TrimLeft(e.Target, "./") // what follows the leading ../
+		if to := path.Join(path.Dir(at), e.Target); to == ".." || strings.HasPrefix(to, "../") || strings.Contains("/"+up+"/", "/../") {
+			closed = false // or through another link, which leads anywhere
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return closed, err
 }
 
 func (s *Store) viewPath(tree Digest) string { return filepath.Join(s.dir, "views", tree.String()) }

@@ -106,6 +106,10 @@ func TestStoreOnFullDisk(t *testing.T) {
 			}
 
 			s.ok("curi", "gc") // removes nothing yet, and can
+			s.write(".curi/config.yaml", "keep: 1ms\nkeep_work: 1ms\n")
+			if o := s.run("curi", "gc"); o.status != 0 || strings.Contains(o.stderr, "could not") || s.ok("ls", s.store+"/at") != "" {
+				t.Errorf("curi gc of results and places that are old: %s", o)
+			}
 			s.ok("curi", "rm", "large")
 			if out := s.ok("curi", "gc"); !strings.Contains(out, "6.0 MiB") {
 				t.Errorf("curi gc: %s", out)

@@ -149,10 +149,16 @@ func TestManyFiles(t *testing.T) {
 		t.Error(text)
 	}
 
+	if text := s.read(s.path("many/d00003/f0003999")); text != "file 3999\n" {
+		t.Error(text)
+	}
+	if made := s.ok("sh", "-c", `find "$CURI_STORE/views" | wc -l`); len(made) > len("1234\n") {
+		t.Errorf("curi path of one file made %s links", made)
+	}
+
 	dir := s.mountLab()
 	v := s.serverOf(dir)
 	base := v.memory(t, "VmRSS")
-	s.path("many/d00003")
 	for range 2 {
 		if found := s.ok("sh", "-c", "find "+dir+"/artifacts/many -type f -size +0 | wc -l"); strings.TrimSpace(found) != strconv.Itoa(n) {
 			t.Errorf("find sees %s", found)
