@@ -37,6 +37,13 @@ var curifs = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
+	if os.Getenv(performing) != "" {
+		if err := perform(); err != nil {
+			fmt.Fprintln(os.Stderr, "performer:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	status := m.Run()
 	if bin, err := curifs(); err == nil {
 		os.RemoveAll(filepath.Dir(bin))
@@ -253,6 +260,21 @@ func setPlace(t *testing.T, s *cas.Store, p *cas.Place, st cas.PlaceState) {
 	if err := s.Refresh(context.Background()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// testBinary is this test's own program, where other users may run it.
+func testBinary(t *testing.T) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(t.TempDir(), "test")
+	run(t, "cp", exe, bin)
+	for p := bin; p != os.TempDir() && p != "/"; p = filepath.Dir(p) {
+		os.Chmod(p, 0o755)
+	}
+	return bin
 }
 
 // run runs a program and returns what it printed.
