@@ -119,10 +119,11 @@ func syncAll(paths []string, dir string) error {
 	if len(paths) == 0 {
 		return nil
 	}
-	if len(paths) >= manyFiles && runtime.GOOS == "linux" {
-		return syncFilesystem(dir)
+	each := syncDir
+	if len(paths) >= manyFiles && runtime.GOOS == "linux" && syncFilesystem(dir) == nil {
+		each = syncedFile
 	}
-	return parallel(context.Background(), len(paths), 8, func(_ context.Context, i int) error { return syncDir(paths[i]) })
+	return parallel(context.Background(), len(paths), 8, func(_ context.Context, i int) error { return each(paths[i]) })
 }
 
 // parallel calls fn for 0 to n-1 from up to workers goroutines. The first error

@@ -2,13 +2,19 @@ package cas
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fragile is a store on a filesystem of its own whose power can fail.
@@ -46,7 +52,20 @@ func (f *fragile) run(name string, args ...string) {
 func (f *fragile) mount(image, dir string) {
 	f.t.Helper()
 	f.run("mount", "-o", "loop", image, dir)
-	f.t.Cleanup(func() { f.run("umount", dir) })
+	f.t.Cleanup(func() { f.unmount(dir) })
+}
+
+// unmount waits for a loop device that is being let go.
+func (f *fragile) unmount(dir string) {
+	var err error
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if err = unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+	}
+	if err != nil {
+		f.t.Errorf("unmount %s: %v", dir, err)
+	}
 }
 
 // powerFailure returns the store as it would be found if the power failed now:
@@ -158,4 +177,116 @@ func TestNamedBytesOutliveAPowerFailure(t *testing.T) {
 	if r, err := after.Verify(ctx, VerifyOptions{}); err != nil || len(r.Bad) > 0 {
 		t.Errorf("verified: %+v, %v", r.Bad, err)
 	}
+}
+
+// thinStore is a store on a disk that promises more space than there is, and
+// how to use all of that up and to give it back. Bytes that do not fit are lost
+// when they are written back, long after the program's write succeeded.
+func thinStore(t *testing.T) (s *Store, mnt string, exhaust, restore func()) {
+	t.Helper()
+	dir := t.TempDir()
+	f := &fragile{t: t}
+	disk := filepath.Join(dir, "disk")
+	mnt = filepath.Join(dir, "mnt")
+	for _, d := range []string{disk, mnt} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.run("mount", "-t", "tmpfs", "-o", "size=60M", "tmpfs", disk)
+	t.Cleanup(func() { f.unmount(disk) })
+	image := filepath.Join(disk, "image")
+	f.run("truncate", "-s", "200M", image)
+	// Without a journal, which would not survive either.
+	f.run("mkfs.ext4", "-q", "-O", "^has_journal", "-N", "2000", "-E", "lazy_itable_init=0,nodiscard", image)
+	f.mount(image, mnt)
+	s, err := Open(t.Context(), filepath.Join(mnt, "store"), Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ballast := filepath.Join(disk, "ballast")
+	exhaust = func() {
+		t.Helper()
+		// Directories and what else the files need is there, their bytes are not.
+		var st unix.Statfs_t
+		if err := unix.Statfs(disk, &st); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(ballast, make([]byte, int64(st.Bavail)*st.Bsize-2<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restore = func() {
+		t.Helper()
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, mnt, exhaust, restore
+}
+
+// loseBytes has another process be the one that is told of lost bytes.
+func loseBytes(t *testing.T, mnt string) {
+	t.Helper()
+	if out, err := exec.Command("sync", "-f", mnt).CombinedOutput(); err == nil {
+		t.Fatalf("nothing was lost: %s", out)
+	}
+}
+
+// The system tells of bytes that were lost on their way to the disk only once:
+// another process that synced may have heard of it.
+func TestBytesThatWereLostAreNotPublished(t *testing.T) {
+	files := fstest.MapFS{}
+	for i := range 40 {
+		files[fmt.Sprintf("f%02d", i)] = &fstest.MapFile{Data: noise(uint64(i), 1<<20)}
+	}
+	t.Run("while they are added", func(t *testing.T) {
+		s, mnt, exhaust, restore := thinStore(t)
+		exhaust()
+		files := maps.Clone(files)
+		files["last"] = &fstest.MapFile{Data: noise(99, 3<<20)}
+		a, err := s.AddFS(t.Context(), &hookFS{files, func(name string) {
+			if name == "last" {
+				loseBytes(t, mnt)
+				restore()
+			}
+		}}, AddOptions{})
+		if !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("added: %v", err)
+		}
+		if a != nil {
+			a.Release()
+		}
+	})
+	t.Run("before they are sealed", func(t *testing.T) {
+		s, mnt, exhaust, restore := thinStore(t)
+		out := filepath.Join(s.Dir(), "at", "0123456789abcdef", "out")
+		exhaust()
+		if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.CopyFS(out, files); err != nil {
+			t.Fatal(err)
+		}
+		loseBytes(t, mnt)
+		restore()
+		a, err := s.Seal(t.Context(), out, SealOptions{})
+		if !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("sealed: %v", err)
+		}
+		if a != nil {
+			a.Release()
+		}
+	})
+}
+
+// hookFS tells of each file that is opened.
+type hookFS struct {
+	fs.FS
+	opened func(name string)
+}
+
+func (f *hookFS) Open(name string) (fs.File, error) {
+	f.opened(name)
+	return f.FS.Open(name)
 }
