@@ -70,3 +70,11 @@ func askRefresh(dir string) error {
 	_, err := unix.Getxattr(dir, "user.curi.refresh", b[:])
 	return err
 }
+
+// askStats asks the mount at dir for its counters, as JSON; it blocks until
+// the mount's server answers.
+func askStats(dir string) ([]byte, error) {
+	b := make([]byte, 16<<10)
+	n, err := unix.Getxattr(dir, "user.curi.stats", b)
+	return b[:max(n, 0)], err
+}

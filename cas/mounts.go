@@ -27,7 +27,8 @@ type Mount struct {
 	Auto        bool   `json:"auto"`     // leaves with its last user
 	AllowOther  bool   `json:"allow_other"`
 	Passthrough bool   `json:"passthrough"`
-	Reason      string `json:"reason"` // why passthrough is off; "" when on
+	Reason      string `json:"reason"`  // why passthrough is off; "" when on
+	Metrics     string `json:"metrics"` // HOST:PORT where the server tells its counters by HTTP; "" if nowhere
 	// Trees is where this host opens a mount namespace whose root shows trees
 	// of small files by digest, faster than Dir does; "" without one.
 	Trees   string    `json:"trees,omitempty"`
@@ -45,6 +46,10 @@ func (m Mount) Reachable() bool {
 	}
 	return mountedDevice(m.Dir) == m.Device
 }
+
+// askable reports whether this process can ask the mount's server something
+// through the mount. A server that asked itself would wait for ever.
+func (m Mount) askable() bool { return m.Reachable() && m.PID != os.Getpid() }
 
 // SameNamespace reports whether the mount was made in this process's mount
 // namespace, whether or not it is still there.

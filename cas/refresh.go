@@ -3,7 +3,6 @@ package cas
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -38,7 +37,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, m := range live {
-		if m.Reachable() && m.PID != os.Getpid() {
+		if m.askable() {
 			wg.Go(func() { s.refreshMount(ctx, m) })
 		}
 	}

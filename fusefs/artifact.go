@@ -170,7 +170,6 @@ func (n *treeDir) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrO
 }
 
 func (n *treeDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	n.f.stats.Lookups.Add(1)
 	t, errno := n.load(ctx)
 	if errno != 0 {
 		return nil, errno

@@ -122,8 +122,10 @@ func (f *filesystem) mount(dir string, m mode) (*connection, error) {
 		DirectMountStrict: c.root, EnableSymlinkCaching: true, IgnoreSecurityLabels: true,
 		// Else the kernel asks for security.capability before every small write.
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2,
-		Debug:             f.opts.Debug, Logger: log.New(requestLog{f.log}, "", 0),
-		PanicHandler: f.panicked,
+		Logger:            log.New(libraryLog{f.log}, "", 0),
+		// The log of requests learns names from look-ups only.
+		DisableReadDirPlus: f.opts.Debug,
+		PanicHandler:       f.panicked,
 	}
 	if f.opts.AllowOther {
 		mo.Options = append(mo.Options, "default_permissions")
@@ -137,9 +139,9 @@ func (f *filesystem) mount(dir string, m mode) (*connection, error) {
 	}
 	raw := fs.NewNodeFS(f.newRoot(), &fs.Options{
 		MountOptions: mo, NullPermissions: true, RootStableAttr: &fs.StableAttr{Ino: fuse.FUSE_ROOT_ID},
-		Logger: log.New(requestLog{f.log}, "", 0),
+		Logger: log.New(libraryLog{f.log}, "", 0),
 	})
-	server, err := fuse.NewServer(raw, dir, &mo)
+	server, err := fuse.NewServer(f.watch(raw), dir, &mo)
 	if err != nil {
 		return nil, mountError(dir, f.opts.AllowOther, err)
 	}
@@ -166,11 +168,11 @@ func mountError(dir string, allowOther bool, err error) error {
 	return fmt.Errorf("mount at %s: %w", dir, err)
 }
 
-// requestLog takes the lines that go-fuse logs; what it calls unimplemented is
+// libraryLog takes the lines that go-fuse logs; what it calls unimplemented is
 // answered right by default.
-type requestLog struct{ log *slog.Logger }
+type libraryLog struct{ log *slog.Logger }
 
-func (l requestLog) Write(p []byte) (int, error) {
+func (l libraryLog) Write(p []byte) (int, error) {
 	l.log.Debug(strings.TrimSpace(string(p)))
 	return len(p), nil
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/curi-store/curi/cas"
@@ -58,7 +59,6 @@ func (n *treeFile) Access(ctx context.Context, mask uint32) syscall.Errno {
 // Open refuses every way of writing, root's too: the kernel would reopen the
 // blob itself with the caller's flags and this process's rights.
 func (n *treeFile) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	n.f.stats.Opens.Add(1)
 	if flags&syscall.O_ACCMODE != syscall.O_RDONLY || flags&syscall.O_TRUNC != 0 {
 		return nil, 0, syscall.EROFS
 	}
@@ -82,7 +82,7 @@ func (n *treeFile) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint3
 	if !n.through {
 		flags |= fuse.FOPEN_KEEP_CACHE
 	}
-	return &blobHandle{n}, flags, 0
+	return &blobHandle{n: n}, flags, 0
 }
 
 // openBlob opens the blob for all handles; the caller holds mu.
@@ -114,7 +114,10 @@ func (f *filesystem) passes(b *cas.Blob) bool {
 }
 
 // blobHandle is one open of a treeFile.
-type blobHandle struct{ n *treeFile }
+type blobHandle struct {
+	n     *treeFile
+	asked atomic.Bool // the kernel has asked for bytes
+}
 
 // fd opens the blob if need be. It stays open while any handle is, so the
 // descriptor outlives its use.
@@ -155,11 +158,14 @@ func (f *filesystem) flush() syscall.Errno {
 }
 
 func (h *blobHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	h.n.f.stats.Reads.Add(1)
 	fd, errno := h.fd(ctx)
 	if errno != 0 {
 		return nil, errno
 	}
+	if !h.asked.Load() && !h.asked.Swap(true) {
+		h.n.f.stats.cacheMisses.Add(1)
+	}
+	// The kernel asks for whole pages.
 	want := max(0, min(int64(len(dest)), h.n.size-off))
 	r, errno := readAt(fd, dest[:want], off)
 	if errno == 0 && int64(r.Size()) < want {
@@ -185,6 +191,9 @@ func (h *blobHandle) Lseek(ctx context.Context, off uint64, whence uint32) (uint
 func (h *blobHandle) Release(ctx context.Context) syscall.Errno {
 	h.n.mu.Lock()
 	defer h.n.mu.Unlock()
+	if !h.asked.Load() && !h.n.through && h.n.size > 0 {
+		h.n.f.stats.cacheHits.Add(1)
+	}
 	if h.n.opens--; h.n.opens == 0 && h.n.blob != nil {
 		h.n.blob.Close()
 		if h.n.backing != nil {

@@ -4,7 +4,6 @@ package fusefs
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -54,14 +53,17 @@ type filesystem struct {
 	placesMu sync.Mutex
 	places   map[string]*place // by short key
 
-	stats statistics
+	stats *Stats
 }
 
 func newFilesystem(s *cas.Store, o Options) (*filesystem, error) {
 	f := &filesystem{
 		store: s, opts: o, log: o.Logger, id: cas.NewMountID(),
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), root: os.Geteuid() == 0,
-		places: map[string]*place{},
+		places: map[string]*place{}, stats: o.Stats,
+	}
+	if f.stats == nil {
+		f.stats = &Stats{}
 	}
 	var st syscall.Stat_t
 	if err := syscall.Stat(s.Dir(), &st); err != nil {
@@ -112,20 +114,6 @@ func (f *filesystem) fixed(mode uint32, size int64, ino uint64) fuse.Attr {
 		Nlink: nlink, Owner: fuse.Owner{Uid: f.uid, Gid: f.gid},
 		Atime: epoch, Mtime: epoch, Ctime: epoch,
 	}
-}
-
-// statistics counts the requests that reached this process.
-type statistics struct {
-	Lookups, Opens, Reads, Writes, Refreshes atomic.Int64
-}
-
-// json is the value of user.curi.stats.
-func (s *statistics) json() []byte {
-	b, _ := json.Marshal(map[string]int64{
-		"lookups": s.Lookups.Load(), "opens": s.Opens.Load(), "reads": s.Reads.Load(),
-		"writes": s.Writes.Load(), "refreshes": s.Refreshes.Load(),
-	})
-	return b
 }
 
 // readOnly is the part of all nodes that cannot be changed through the mount.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -194,17 +195,22 @@ func (m *mounted) path(elem ...string) string {
 	return filepath.Join(append([]string{m.dir}, elem...)...)
 }
 
-// stats are the server's counters.
+// stats are the server's counters, those of errors among them by class.
 func (m *mounted) stats(t *testing.T) map[string]int64 {
 	t.Helper()
-	b := make([]byte, 1024)
-	n, err := unix.Getxattr(m.dir, "user.curi.stats", b)
-	if err != nil {
+	text := run(t, append(slices.Clone(m.within), python(t), "-c", "import os, sys; print(os.getxattr(sys.argv[1], 'user.curi.stats').decode())", m.dir)...)
+	var all map[string]any
+	if err := json.Unmarshal([]byte(text), &all); err != nil {
 		t.Fatal(err)
 	}
-	var st map[string]int64
-	if err := json.Unmarshal(b[:n], &st); err != nil {
-		t.Fatal(err)
+	st := map[string]int64{}
+	errors, _ := all["errors"].(map[string]any)
+	for _, values := range []map[string]any{all, errors} {
+		for name, v := range values {
+			if n, ok := v.(float64); ok {
+				st[name] = int64(n)
+			}
+		}
 	}
 	return st
 }
@@ -298,4 +304,36 @@ func eventually(t *testing.T, ok func() bool) {
 			t.Fatal("it did not happen")
 		}
 	}
+}
+
+// holdOpen starts a program that prints a line when it holds what it is to
+// hold, and waits for that; the result lets it go on to its end.
+func holdOpen(t *testing.T, argv []string) (release func()) {
+	t.Helper()
+	cmd := exec.Command(argv[0], argv[1:]...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%.100q: %v: %s", argv, err, &said)
+		}
+	})
+	t.Cleanup(release)
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		release()
+		t.Fatalf("%.100q ended with %q", argv, line)
+	}
+	return release
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -18,6 +19,8 @@ type Options struct {
 	NoExec     bool            // let nobody execute files of the mount
 	Auto       bool            // leave when no run uses the mount any more
 	Debug      bool            // log every request
+	Stats      *Stats          // where to count; nil: nobody asks but through the mount
+	Metrics    string          // HOST:PORT where the caller tells them, for the registration; "" if nowhere
 	Logger     *slog.Logger    // nil: discard
 	Ready      func(cas.Mount) // called once, when the mount serves
 }
@@ -83,7 +86,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, trees string, serve
 	m := cas.Mount{
 		ID: f.id, Dir: c.dir, PID: os.Getpid(), UID: os.Geteuid(), Device: c.mount.device,
 		Auto: f.opts.Auto, AllowOther: f.opts.AllowOther, Passthrough: f.passthrough, Reason: c.reason,
-		Trees: trees,
+		Trees: trees, Metrics: f.opts.Metrics,
 	}
 	reg, err := f.store.RegisterMount(ctx, m)
 	if err != nil {
@@ -92,7 +95,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, trees string, serve
 	// Withdrawn first, so that nobody begins to use what is being unmounted.
 	defer reg.Close()
 	defer f.closing.Store(true)
-	stop, err := f.watch()
+	stop, err := f.follow()
 	if err != nil {
 		f.log.Warn("changes made from other mount namespaces will show late", "err", err)
 	} else {
@@ -102,6 +105,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, trees string, serve
 	if f.opts.Auto {
 		go func() { unused <- reg.Unused(ctx) }()
 	}
+	f.stats.started.Store(time.Now().UnixNano())
 	if f.opts.Ready != nil {
 		f.opts.Ready(reg.Mount())
 	}

@@ -66,7 +66,6 @@ func (n *names) Getattr(ctx context.Context, fh fs.FileHandle, out *fuse.AttrOut
 }
 
 func (n *names) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	n.f.stats.Lookups.Add(1)
 	// Noted before the store is read: a refresh that begins after the read
 	// must find this look-up. Its notification waits in the kernel until the
 	// look-up's answer is in the cache, and then drops it.

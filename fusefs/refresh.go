@@ -23,7 +23,7 @@ func (f *filesystem) refresh(ctx context.Context) {
 	if f.closing.Load() {
 		return
 	}
-	f.stats.Refreshes.Add(1)
+	f.stats.refreshes.Add(1)
 	count := f.changeCount()
 	f.top.refresh(ctx)
 	f.dropGonePlaces()
@@ -51,9 +51,9 @@ func (f *filesystem) changeCount() string {
 // settleTime is how long after a change the watch looks at it.
 const settleTime = 10 * time.Millisecond
 
-// watch refreshes when another mount namespace changed the store, from where
+// follow refreshes when another mount namespace changed the store, from where
 // nobody can ask this mount for it. The result ends it.
-func (f *filesystem) watch() (stop func(), err error) {
+func (f *filesystem) follow() (stop func(), err error) {
 	dir := filepath.Join(f.store.Dir(), filepath.Dir(cas.ChangedFile))
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {

@@ -48,12 +48,13 @@ func (f *filesystem) connectSmall() (_ *smallConnection, err error) {
 	}
 	defer unix.Close(mount)
 	f.small = newSmallNodes(f)
-	server, err := fuse.NewServer(f.small, "/dev/fd/"+strconv.Itoa(dev), &fuse.MountOptions{
+	server, err := fuse.NewServer(f.watch(f.small), "/dev/fd/"+strconv.Itoa(dev), &fuse.MountOptions{
 		MaxWrite: maxRequest, MaxBackground: 64, EnableSymlinkCaching: true, IgnoreSecurityLabels: true,
 		ExplicitDataCacheControl: true, // nothing changes
 		EnableAcl:                true, // else "ls -l" asks for each file's each time
 		ExtraCapabilities:        fuse.CAP_NO_OPENDIR_SUPPORT, DisabledCapabilities: fuse.CAP_PASSTHROUGH,
-		Debug: f.opts.Debug, Logger: log.New(requestLog{f.log}, "", 0), PanicHandler: f.panicked,
+		DisableReadDirPlus: f.opts.Debug, // see [filesystem.mount]
+		Logger:             log.New(libraryLog{f.log}, "", 0), PanicHandler: f.panicked,
 	})
 	if err != nil {
 		return nil, err

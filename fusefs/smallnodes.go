@@ -115,7 +115,6 @@ func (n *smallNodes) load(d *smallDir) (*cas.Tree, syscall.Errno) {
 }
 
 func (n *smallNodes) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	n.f.stats.Lookups.Add(1)
 	if header.NodeId == fuse.FUSE_ROOT_ID {
 		return n.lookupRoot(name, out)
 	}

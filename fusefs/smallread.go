@@ -25,7 +25,6 @@ func (n *smallNodes) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return 
 // Read opens the blob for this one read: no close would tell when a descriptor
 // is of no use any more.
 func (n *smallNodes) Read(cancel <-chan struct{}, input *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	n.f.stats.Reads.Add(1)
 	node, errno := n.node(input.NodeId)
 	if errno != 0 {
 		return nil, fuse.Status(errno)

@@ -75,7 +75,6 @@ func (p *place) trusted(st *stat, id fs.StableAttr) (fs.StableAttr, time.Duratio
 }
 
 func (n *stageNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (ch *fs.Inode, errno syscall.Errno) {
-	n.place.f.stats.Lookups.Add(1)
 	errno = n.inside(func(dir int) syscall.Errno {
 		var st stat
 		if errno := st.at(dir, name); errno != 0 {

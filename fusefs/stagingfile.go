@@ -69,7 +69,6 @@ func (p *place) openWritable(open func() (int, syscall.Errno)) (int, syscall.Err
 
 func (n *stageNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	f := n.place.f
-	f.stats.Opens.Add(1)
 	disk := f.diskFlags(flags)
 	fuseFlags := n.openFlags()
 	open := func() (int, syscall.Errno) {
@@ -98,7 +97,6 @@ func (n *stageNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint
 // Create makes a file, or opens one that appeared since the caller looked.
 func (n *stageNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (ch *fs.Inode, fh fs.FileHandle, fuseFlags uint32, errno syscall.Errno) {
 	f := n.place.f
-	f.stats.Opens.Add(1)
 	disk := f.diskFlags(flags)
 	errno = n.inside(func(dir int) syscall.Errno {
 		fd, errno := n.place.openWritable(func() (int, syscall.Errno) {
@@ -199,12 +197,10 @@ func (h *stageHandle) PassthroughFd() (int, bool) {
 }
 
 func (h *stageHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	h.n.place.f.stats.Reads.Add(1)
 	return readAt(h.fd(), dest, off)
 }
 
 func (h *stageHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	h.n.place.f.stats.Writes.Add(1)
 	n, err := unix.Pwrite(h.fd(), data, off)
 	return uint32(max(n, 0)), toErrno(err)
 }

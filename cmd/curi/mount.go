@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,7 +23,7 @@ import (
 )
 
 func newMount(a *app) *cobra.Command {
-	var foreground bool
+	var foreground, debug bool
 	var opts []string
 	c := &cobra.Command{
 		Use:   "mount DIR",
@@ -34,22 +35,35 @@ returns when the mount serves; "curi umount DIR" ends it.
   DIR/cas/DIGEST          any file or directory by its digest
   DIR/runs/RUN            in, out, work, logs, record.json, log.txt of a run
 
+-o allow_other lets other users in; permissions are checked. -o metrics=ADDR tells
+Prometheus what the mount does, at http://ADDR/metrics. ADDR is a port of this
+machine's own (9100 is 127.0.0.1:9100, 0 any that is free; "curi status" says which)
+or HOST:PORT: everybody who can reach it may ask, other users of this machine too,
+and learns counters, but no names.
+
 What goes wrong while it serves, such as a file that the disk cannot read, is
 logged in /tmp/curi-UID/logs.`,
 		Example: `  curi mount ~/curi
   ls ~/curi/artifacts/digits
   sudo curi mount /mnt/curi -o allow_other
-  curi mount ~/curi --foreground`,
+  curi mount ~/curi -o metrics=9100 && curl http://127.0.0.1:9100/metrics
+  curi mount ~/curi --foreground
+  curi mount ~/curi --debug 2>requests.log`,
 		Args:              nargs(1, 1, "one directory"),
 		ValidArgsFunction: completeDirs,
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.mount(c.Context(), args[0], opts, foreground)
+			if debug {
+				opts = append(opts, "debug")
+			}
+			// In the background it would fill the log of what goes wrong.
+			return a.mount(c.Context(), args[0], opts, foreground || slices.Contains(opts, "debug"))
 		},
 	}
 	f := c.Flags()
 	f.BoolVar(&foreground, "foreground", false, "serve until interrupted instead of returning")
-	f.StringSliceVarP(&opts, "options", "o", nil, "mount `options`, comma-separated: allow_other")
-	_ = c.RegisterFlagCompletionFunc("options", cobra.FixedCompletions([]string{"allow_other"}, cobra.ShellCompDirectiveNoFileComp))
+	f.BoolVar(&debug, "debug", false, "log every request of programs to stderr, and stay in the foreground")
+	f.StringSliceVarP(&opts, "options", "o", nil, "mount `options`, comma-separated: allow_other, metrics=ADDR")
+	_ = c.RegisterFlagCompletionFunc("options", cobra.FixedCompletions([]string{"allow_other", "metrics="}, cobra.ShellCompDirectiveNoFileComp))
 	return c
 }
 
@@ -62,8 +76,8 @@ func (a *app) mount(ctx context.Context, dir string, opts []string, foreground b
 		return err
 	}
 	for _, o := range opts {
-		if o != "allow_other" && o != "debug" {
-			return usagef("curi mount -o %s: unknown option%s; known is allow_other", o, didYouMean(o, []string{"allow_other"}))
+		if err := checkMountOption(o); err != nil {
+			return err
 		}
 	}
 	if cfg.bool("allow_other") && !slices.Contains(opts, "allow_other") {
@@ -114,8 +128,30 @@ func (a *app) mount(ctx context.Context, dir string, opts []string, foreground b
 		} else {
 			a.say("serving %s (passthrough off: %s)", s.Dir(), orDash(m.Reason))
 		}
+		if m.Metrics != "" {
+			a.say("metrics at http://%s/metrics", m.Metrics)
+		}
 	}
 	return a.printf("%s\n", m.Dir)
+}
+
+// mountOptions are what may follow -o.
+var mountOptions = []string{"allow_other", "metrics", "debug"}
+
+func checkMountOption(o string) error {
+	name, value, given := strings.Cut(o, "=")
+	switch {
+	case !slices.Contains(mountOptions, name):
+		return usagef("curi mount -o %s: unknown option%s; known are allow_other and metrics=ADDR", o, didYouMean(name, mountOptions))
+	case name == "metrics":
+		// The host is for curifs, which listens there.
+		if _, err := strconv.ParseUint(value[strings.LastIndexByte(value, ':')+1:], 10, 16); err != nil {
+			return usagef("curi mount -o %s: metrics wants a port, or HOST:PORT, as in -o metrics=9100", o)
+		}
+	case given:
+		return usagef("curi mount -o %s: %s takes no value", o, name)
+	}
+	return nil
 }
 
 // checkMountPoint makes the directory, or finds what is wrong with one that exists.

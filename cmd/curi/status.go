@@ -32,6 +32,9 @@ type mountJSON struct {
 	Auto        bool   `json:"auto"`   // made for a run, leaves with it
 	PID         int    `json:"pid"`
 	AllowOther  bool   `json:"allow_other"`
+	Metrics     string `json:"metrics"` // HOST:PORT of -o metrics=, or ""
+
+	Stats *cas.MountStats `json:"stats"` // null where the mount cannot be asked
 }
 
 type runningJSON struct {
@@ -47,8 +50,14 @@ func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the store, its mounts, running stages and space",
-		Long: `Show which store is used, its mounts (and whether the kernel serves their reads and
-writes directly: passthrough), the stages that run, and how much space is free.`,
+		Long: `Show which store is used, its mounts, the stages that run, and how much space is free.
+
+Of each mount it tells whether the kernel serves the reads and writes of large files
+itself (passthrough) and what its server counted since it began to serve: files
+opened, by passthrough and open now; bytes that went through the server (those by
+passthrough nobody counts); cache hits, which are opens of stored files during which
+the kernel asked for no byte, of all opens of stored files without passthrough; and
+requests answered with an error. "curi help json" has the fields.`,
 		Example: `  curi status
   curi status --json`,
 		Args:              nargs(0, 0, "no argument"),
@@ -72,8 +81,9 @@ func (a *app) status(ctx context.Context) error {
 		return err
 	}
 	for _, m := range live {
-		out.Mounts = append(out.Mounts, mountJSON{m.Dir, m.Passthrough, m.Reason, m.Auto, m.PID, m.AllowOther})
+		out.Mounts = append(out.Mounts, mountJSON{m.Dir, m.Passthrough, m.Reason, m.Auto, m.PID, m.AllowOther, m.Metrics, nil})
 	}
+	a.askMounts(ctx, live, out.Mounts)
 	for _, m := range stale {
 		out.Stale = append(out.Stale, m.Dir)
 	}
@@ -121,6 +131,9 @@ func wordStatus(st statusJSON) string {
 			pass += "; made for a run"
 		}
 		line("mount", "%s (%s)", m.Dir, pass)
+		for _, l := range wordMountStats(m) {
+			line("", "%s", l)
+		}
 	}
 	for _, d := range st.Stale {
 		line("mount", "%s (its server died; curi umount --stale clears it away)", d)

@@ -153,6 +153,7 @@ The command of a stage finds:
     PYTHONUNBUFFERED    1 where the output does not go straight to a terminal,
                         unless set
 `},
+	{"watch", "Watching a mount", watchTopic},
 	{"json", "The shapes of --json", jsonTopic},
 }
 
@@ -185,13 +186,14 @@ sizes are bytes; times are RFC 3339.
                 RUN also "record" and "log"
     lineage     {"nodes":[{"id","kind","name","tree","stage","project","params",
                 "names","time"}],"edges":[{"from","to","as"}]}
-    mount       {"id","dir","pid","passthrough","reason","allow_other",…}
+    mount       {"id","dir","pid","passthrough","reason","allow_other","metrics",…};
+                metrics is HOST:PORT, or ""
     umount      {"unmounted":[]}
     store init  {"store","id"}
     status      {"store","store_from","id","filesystem","reflinks","free_bytes",
-                "mounts":[{"dir","passthrough","reason","auto","pid","allow_other"}],
-                "stale":[],"running":[{"run","stage","project","key","attempt",
-                "started"}]}
+                "mounts":[{"dir","passthrough","reason","auto","pid","allow_other",
+                "metrics","stats"}],"stale":[],"running":[{"run","stage","project",
+                "key","attempt","started"}]}; stats is what "curi help watch" tells
     du          [{"name","kind","own_bytes","shared_bytes"}]
     gc          {"removed_blobs","removed_bytes","kept_blobs","removed_results",
                 "removed_refs","removed_trees","removed_places","dry_run"}

@@ -84,10 +84,19 @@ func serve(ctx context.Context, c command, stderr io.Writer) error {
 		return err
 	}
 	defer s.Close()
-	return fusefs.Serve(ctx, s, c.dir, fusefs.Options{
+	o := fusefs.Options{
 		AllowOther: c.allowOther, NoExec: c.noExec, Auto: c.auto, Debug: c.debug, Logger: logger,
-		Ready: func(m cas.Mount) { c.ready.tell(m) },
-	})
+		Stats: &fusefs.Stats{}, Ready: func(m cas.Mount) { c.ready.tell(m) },
+	}
+	if c.metrics != "" {
+		m, err := listenMetrics(ctx, c.metrics, o.Stats.Snapshot, logger)
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		o.Metrics = m.address()
+	}
+	return fusefs.Serve(ctx, s, c.dir, o)
 }
 
 // readyFile is the descriptor of --ready-fd; nil without.

@@ -20,7 +20,10 @@ unmounted, a signal comes or, with -o auto, its last user has gone.
 
   -o allow_other  let other users in; permissions are checked
   -o auto         leave when no run uses the mount any more
-  -o debug        log every request
+  -o debug        log every request to stderr; also -d, --debug
+  -o metrics=ADDR tell Prometheus what the mount does, at http://ADDR/metrics;
+                  a bare port is one of this machine's own (127.0.0.1), 0 any
+                  that is free. Everybody who can reach ADDR may ask.
   --ready-fd N    write one line of JSON to descriptor N when serving, or
                   {"error":"..."} when it cannot
   --version
@@ -35,6 +38,7 @@ type command struct {
 	store, dir        string
 	allowOther, debug bool
 	noExec            bool
+	metrics           string // HOST:PORT; "" for none
 	auto, background  bool
 	help, version     bool
 	ready             *readyFile
@@ -117,7 +121,7 @@ func (c *command) option(name, value string) error {
 
 func (c *command) mountOptions(list string) error {
 	for o := range strings.SplitSeq(list, ",") {
-		key, _, _ := strings.Cut(o, "=")
+		key, value, _ := strings.Cut(o, "=")
 		switch {
 		case key == "allow_other":
 			c.allowOther = true
@@ -128,11 +132,16 @@ func (c *command) mountOptions(list string) error {
 			c.debug = true
 		case key == "noexec":
 			c.noExec = true
+		case key == "metrics":
+			var err error
+			if c.metrics, err = metricsAddress(value); err != nil {
+				return err
+			}
 		case key == "ro":
 			return errors.New("-o ro: runs write through the mount; what must not change is read-only anyway, so leave the option out")
 		case key == "" || standardOptions[key] || strings.HasPrefix(key, "x-") || key == "comment" || key == "context" || key == "fsname" || key == "subtype":
 		default:
-			return fmt.Errorf("-o %s: unknown option; known are allow_other, auto, debug and those of mount(8)", o)
+			return fmt.Errorf("-o %s: unknown option; known are allow_other, auto, debug, metrics=ADDR and those of mount(8)", o)
 		}
 	}
 	return nil

@@ -1,0 +1,307 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"log/slog"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// watched is a filesystem as the kernel calls it: it counts requests and what
+// they were answered and, for [Options.Debug], logs them. It stands between
+// kernel and nodes so that no node has to.
+type watched struct {
+	fuse.RawFileSystem
+	stats *Stats
+	log   *requestLog // nil: requests are not logged
+}
+
+func (f *filesystem) watch(raw fuse.RawFileSystem) fuse.RawFileSystem {
+	w := &watched{RawFileSystem: raw, stats: f.stats}
+	if f.opts.Debug {
+		w.log = newRequestLog(f.log)
+	}
+	return w
+}
+
+// begin notes a request; name is what it is about in the directory, or "".
+func (w *watched) begin(op string, h *fuse.InHeader, name string) request {
+	if w.log == nil {
+		return request{w: w}
+	}
+	return w.log.begin(w, op, h, name)
+}
+
+func (w *watched) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	w.stats.lookups.Add(1)
+	r := w.begin("lookup", h, name)
+	status := w.RawFileSystem.Lookup(cancel, h, name, out)
+	if status.Ok() && out.NodeId == 0 {
+		r.end(fuse.ENOENT) // what the kernel may remember
+		return status
+	}
+	return r.entry(status, out)
+}
+
+func (w *watched) Forget(nodeID, lookups uint64) {
+	if w.log != nil {
+		w.log.forget(nodeID)
+	}
+	w.RawFileSystem.Forget(nodeID, lookups)
+}
+
+func (w *watched) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r := w.begin("getattr", &in.InHeader, "")
+	return r.end(w.RawFileSystem.GetAttr(cancel, in, out))
+}
+
+func (w *watched) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	r := w.begin("setattr", &in.InHeader, "")
+	return r.end(w.RawFileSystem.SetAttr(cancel, in, out))
+}
+
+func (w *watched) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	r := w.begin("mknod", &in.InHeader, name)
+	return r.entry(w.RawFileSystem.Mknod(cancel, in, name, out), out)
+}
+
+func (w *watched) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	r := w.begin("mkdir", &in.InHeader, name)
+	return r.entry(w.RawFileSystem.Mkdir(cancel, in, name, out), out)
+}
+
+func (w *watched) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	r := w.begin("unlink", h, name)
+	return r.end(w.RawFileSystem.Unlink(cancel, h, name))
+}
+
+func (w *watched) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	r := w.begin("rmdir", h, name)
+	return r.end(w.RawFileSystem.Rmdir(cancel, h, name))
+}
+
+func (w *watched) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	r := w.begin("rename", &in.InHeader, oldName)
+	status := w.RawFileSystem.Rename(cancel, in, oldName, newName)
+	if w.log != nil {
+		r.note(slog.String("to", w.log.path(in.Newdir, newName)))
+		if status.Ok() {
+			w.log.renamed(in.NodeId, oldName, in.Newdir, newName)
+		}
+	}
+	return r.end(status)
+}
+
+func (w *watched) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	r := w.begin("link", &in.InHeader, name)
+	return r.entry(w.RawFileSystem.Link(cancel, in, name, out), out)
+}
+
+func (w *watched) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	r := w.begin("symlink", h, name)
+	return r.entry(w.RawFileSystem.Symlink(cancel, h, target, name, out), out)
+}
+
+func (w *watched) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	r := w.begin("readlink", h, "")
+	target, status := w.RawFileSystem.Readlink(cancel, h)
+	return target, r.end(status)
+}
+
+func (w *watched) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+	r := w.begin("access", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Access(cancel, in))
+}
+
+func (w *watched) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	r := w.begin("getxattr", h, "")
+	r.attr(attr)
+	n, status := w.RawFileSystem.GetXAttr(cancel, h, attr, dest)
+	return n, r.end(status)
+}
+
+func (w *watched) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	r := w.begin("listxattr", h, "")
+	n, status := w.RawFileSystem.ListXAttr(cancel, h, dest)
+	return n, r.end(status)
+}
+
+func (w *watched) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	r := w.begin("setxattr", &in.InHeader, "")
+	r.attr(attr)
+	return r.end(w.RawFileSystem.SetXAttr(cancel, in, attr, data))
+}
+
+func (w *watched) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	r := w.begin("removexattr", h, "")
+	r.attr(attr)
+	return r.end(w.RawFileSystem.RemoveXAttr(cancel, h, attr))
+}
+
+func (w *watched) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	r := w.begin("create", &in.InHeader, name)
+	return r.open(w.RawFileSystem.Create(cancel, in, name, out), in.Flags, &out.OpenOut, &out.EntryOut)
+}
+
+func (w *watched) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	r := w.begin("tmpfile", &in.InHeader, "")
+	return r.open(w.RawFileSystem.Tmpfile(cancel, in, out), in.Flags, &out.OpenOut, nil)
+}
+
+func (w *watched) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r := w.begin("open", &in.InHeader, "")
+	return r.open(w.RawFileSystem.Open(cancel, in, out), in.Flags, out, nil)
+}
+
+func (w *watched) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	r := w.begin("read", &in.InHeader, "")
+	res, status := w.RawFileSystem.Read(cancel, in, buf)
+	n := 0
+	if res != nil && status.Ok() {
+		n = res.Size()
+	}
+	w.stats.reads.Add(1)
+	w.stats.readBytes.Add(int64(n))
+	r.moved(n, in.Offset)
+	return res, r.end(status)
+}
+
+func (w *watched) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	r := w.begin("lseek", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Lseek(cancel, in, out))
+}
+
+func (w *watched) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	r := w.begin("close", &in.InHeader, "")
+	w.RawFileSystem.Release(cancel, in)
+	w.stats.closes.Add(1) // last: what is counted of the file is complete then
+	r.end(fuse.OK)
+}
+
+func (w *watched) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	r := w.begin("write", &in.InHeader, "")
+	n, status := w.RawFileSystem.Write(cancel, in, data)
+	return r.wrote(in, n, status)
+}
+
+// Writev answers ENOSYS where nothing was written and Write is to be called.
+func (w *watched) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	r := w.begin("write", &in.InHeader, "")
+	n, status := w.RawFileSystem.Writev(cancel, in, data)
+	if status == fuse.ENOSYS {
+		return n, status
+	}
+	return r.wrote(in, n, status)
+}
+
+func (w *watched) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	r := w.begin("copy_file_range", &in.InHeader, "")
+	n, status := w.RawFileSystem.CopyFileRange(cancel, in)
+	r.moved(int(n), in.OffIn)
+	return n, r.end(status)
+}
+
+func (w *watched) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse.IoctlOut, outbuf []byte) fuse.Status {
+	r := w.begin("ioctl", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Ioctl(cancel, in, inbuf, out, outbuf))
+}
+
+func (w *watched) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	r := w.begin("flush", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Flush(cancel, in))
+}
+
+func (w *watched) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	r := w.begin("fsync", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Fsync(cancel, in))
+}
+
+func (w *watched) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	r := w.begin("fallocate", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Fallocate(cancel, in))
+}
+
+func (w *watched) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r := w.begin("opendir", &in.InHeader, "")
+	status := w.RawFileSystem.OpenDir(cancel, in, out)
+	if status.Ok() {
+		w.stats.dirOpens.Add(1)
+	}
+	return r.end(status)
+}
+
+func (w *watched) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	r := w.begin("readdir", &in.InHeader, "")
+	return r.end(w.RawFileSystem.ReadDir(cancel, in, out))
+}
+
+func (w *watched) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	r := w.begin("readdir", &in.InHeader, "")
+	return r.end(w.RawFileSystem.ReadDirPlus(cancel, in, out))
+}
+
+func (w *watched) ReleaseDir(in *fuse.ReleaseIn) {
+	w.stats.dirCloses.Add(1)
+	r := w.begin("closedir", &in.InHeader, "")
+	w.RawFileSystem.ReleaseDir(in)
+	r.end(fuse.OK)
+}
+
+func (w *watched) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	r := w.begin("fsyncdir", &in.InHeader, "")
+	return r.end(w.RawFileSystem.FsyncDir(cancel, in))
+}
+
+func (w *watched) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	r := w.begin("statfs", h, "")
+	return r.end(w.RawFileSystem.StatFs(cancel, h, out))
+}
+
+func (w *watched) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	r := w.begin("statx", &in.InHeader, "")
+	return r.end(w.RawFileSystem.Statx(cancel, in, out))
+}
+
+// open ends a request that opened a file; entry is that of a new one, or nil.
+func (r *request) open(status fuse.Status, flags uint32, out *fuse.OpenOut, entry *fuse.EntryOut) fuse.Status {
+	if status.Ok() {
+		r.w.stats.opened(out.OpenFlags)
+	}
+	if r.logged() {
+		r.note(slog.String("flags", openFlags(flags)))
+		if status.Ok() && out.OpenFlags&fuse.FOPEN_PASSTHROUGH != 0 {
+			r.note(slog.Bool("passthrough", true))
+		}
+	}
+	if entry != nil {
+		return r.entry(status, entry)
+	}
+	return r.end(status)
+}
+
+// wrote ends a write of n bytes.
+func (r *request) wrote(in *fuse.WriteIn, n uint32, status fuse.Status) (uint32, fuse.Status) {
+	r.w.stats.writes.Add(1)
+	r.w.stats.writtenBytes.Add(int64(n))
+	r.moved(int(n), in.Offset)
+	return n, r.end(status)
+}
+
+// end ends a request.
+func (r *request) end(status fuse.Status) fuse.Status {
+	r.w.stats.answered(status)
+	if r.logged() {
+		r.write(syscall.Errno(status))
+	}
+	return status
+}
+
+// entry ends a request that found or made out.
+func (r *request) entry(status fuse.Status, out *fuse.EntryOut) fuse.Status {
+	if r.logged() && status.Ok() && out.NodeId != 0 {
+		r.w.log.learn(out.NodeId, r.node, r.name)
+	}
+	return r.end(status)
+}
