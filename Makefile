@@ -2,9 +2,12 @@
 # make test    every check and test; installs what they need
 # make demo    the main job on real data, twice: trained, then a cache hit
 # make bench   measures beside the bare disk and writes docs/benchmarks.md
+# make bench-peers  the same beside other tools, those that are installed
+# make peers   installs these: restic, git-annex, rclone, DVC, Curifactory
 # make fuzz    every fuzz target for FUZZTIME (default one minute)
 #
 # PYTHON=      a Python that has PyTorch already (see testdata/dev/python.sh)
+# BENCH=       options of the benchmark: "-parts add,hit -rounds 3", -help for all
 # TORCH_INDEX= where to take PyTorch from, such as its index of CPU wheels
 
 SHELL := /bin/sh
@@ -26,7 +29,7 @@ build:
 .PHONY: test
 test: debian lint cross
 	@python=$$(testdata/dev/python.sh) && export CURI_TEST_PYTHON="$$python" && \
-	set -x && testdata/dev/leftovers.sh go test -race -timeout 20m ./...
+	set -x && testdata/dev/leftovers.sh go test -race -timeout 20m $(PACKAGES)
 	testdata/dev/leftovers.sh testdata/dev/fuzz.sh 20000x
 
 .PHONY: debian
@@ -57,7 +60,15 @@ demo: build debian
 
 .PHONY: bench
 bench: build debian
-	go run ./testdata/bench -bin bin -o docs/benchmarks.md
+	go run ./testdata/bench -bin bin -o docs/benchmarks.md $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: build debian
+	go run ./testdata/bench -bin bin -o docs/benchmarks.md -peers -peer-python $(CACHE)/peers $(BENCH)
+
+.PHONY: peers
+peers:
+	testdata/dev/peers.sh $(CACHE)/peers
 
 .PHONY: fuzz
 fuzz:

@@ -12,8 +12,7 @@ import (
 	"lukechampine.com/blake3/guts"
 )
 
-// Hasher digests a stream. It uses one core; files are hashed with all of them
-// when they are added.
+// Hasher digests a stream. It uses one core; [SumFile] uses all of them.
 type Hasher struct {
 	h *blake3.Hasher
 	n int64
@@ -36,6 +35,12 @@ func (h *Hasher) Digest() (d Digest) {
 
 // Size is the number of bytes written so far.
 func (h *Hasher) Size() int64 { return h.n }
+
+// SumFile digests the size bytes of f with all cores; it holds at most 20 MiB.
+// A file that turns out shorter or longer is an error that wraps [ErrChanged].
+func SumFile(ctx context.Context, f io.ReaderAt, size int64) (Digest, error) {
+	return hashFile(ctx, f, size, nil)
+}
 
 const (
 	// readSize is what a worker reads at once: it still lies in the core's own

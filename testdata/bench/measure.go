@@ -1,101 +1,83 @@
 package main
 
 import (
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"io"
-	"os"
+	"log"
+	"math"
 	"slices"
-	"time"
 )
 
-// row is one comparison: medians in seconds.
-type row struct {
-	what, native, ours        string
-	bytes                     int64 // moved by each; 0: it is about time alone
-	nativeSeconds, ourSeconds float64
-	rounds                    int
+// side is one of the things that are compared: run returns the seconds that it
+// took.
+type side struct {
+	name string
+	run  func() (float64, error)
 }
 
-// one measures the two sides in turns, so that whatever else the machine does
-// hits both.
-func one(r row, rounds int, native, ours func() (float64, error)) ([]row, error) {
-	// The first round warms caches and is not counted.
-	var n, o []float64
-	for i := range rounds + 1 {
-		a, err := native()
-		if err != nil {
-			return nil, fmt.Errorf("%s, %s: %w", r.what, r.native, err)
-		}
-		b, err := ours()
-		if err != nil {
-			return nil, fmt.Errorf("%s, %s: %w", r.what, r.ours, err)
-		}
-		if i > 0 {
-			n, o = append(n, a), append(o, b)
-		}
+// interleave measures the sides in turns, so that whatever else the machine
+// does hits all of them; who begins changes from round to round. The first
+// round warms caches and is not counted. It returns the seconds of each side.
+func interleave(rounds int, sides ...side) ([]samples, error) {
+	if _, err := inTurns(1, sides); err != nil {
+		return nil, err
 	}
-	r.rounds = rounds
-	r.nativeSeconds, r.ourSeconds = median(n), median(o)
-	return []row{r}, nil
-}
-
-func median(samples []float64) float64 {
-	s := slices.Sorted(slices.Values(samples))
-	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
-}
-
-// readFile reads a file from begin to end and returns the seconds it took.
-func readFile(path string) (float64, error) {
-	buf := make([]byte, 512<<10)
-	start := time.Now()
-	f, err := os.Open(path)
+	all, err := inTurns(rounds, sides)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer f.Close()
-	for {
-		_, err := f.Read(buf)
-		if errors.Is(err, io.EOF) {
-			return time.Since(start).Seconds(), nil
-		}
-		if err != nil {
-			return 0, err
-		}
+	for i, s := range sides {
+		log.Printf("  %-40s %.4g s", s.name, all[i].median())
 	}
+	return all, nil
 }
 
-// writeFile writes a file, makes it durable, and returns the seconds it took.
-func writeFile(path string, size int64) (float64, error) {
-	buf := make([]byte, 512<<10)
-	_, _ = rand.Read(buf)
-	start := time.Now()
-	f, err := os.Create(path)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	for left := size; left > 0; left -= int64(len(buf)) {
-		if _, err := f.Write(buf[:min(left, int64(len(buf)))]); err != nil {
-			return 0, err
+// tooLong is how long a side may take over all its rounds, in seconds, before
+// it is asked no more.
+const tooLong = 60
+
+func inTurns(rounds int, sides []side) ([]samples, error) {
+	all := make([]samples, len(sides))
+	for round := range rounds {
+		for i := range sides {
+			i = (i + round) % len(sides)
+			if all[i].sum() > tooLong {
+				continue
+			}
+			seconds, err := sides[i].run()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", sides[i].name, err)
+			}
+			all[i] = append(all[i], seconds)
 		}
 	}
-	if err := f.Sync(); err != nil {
-		return 0, err
-	}
-	return time.Since(start).Seconds(), nil
+	return all, nil
 }
 
-// randomFile makes a file that cannot be compressed or stored as holes.
-func randomFile(path string, size int64) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
+// samples are the seconds of one side, round by round.
+type samples []float64
+
+func (s samples) sum() (sum float64) {
+	for _, v := range s {
+		sum += v
 	}
-	defer f.Close()
-	if _, err := io.CopyN(f, rand.Reader, size); err != nil {
-		return err
+	return sum
+}
+
+func (s samples) median() float64 { return s.quantile(0.5) }
+
+// quantile is the value that the share q of the samples lies below.
+func (s samples) quantile(q float64) float64 {
+	sorted := slices.Sorted(slices.Values(s))
+	at := q * float64(len(sorted)-1)
+	low, high := sorted[int(math.Floor(at))], sorted[int(math.Ceil(at))]
+	return low + (high-low)*(at-math.Floor(at))
+}
+
+// over is s over other, round by round.
+func (s samples) over(other samples) samples {
+	ratios := make(samples, min(len(s), len(other)))
+	for i := range ratios {
+		ratios[i] = s[i] / other[i]
 	}
-	return f.Sync()
+	return ratios
 }

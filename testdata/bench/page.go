@@ -1,60 +1,101 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
 )
 
+const pageHead = `# Benchmarks
+
+What Curi costs, measured on one machine in one run: both sides of a row run in turns, several rounds, and the medians count. The spread is
+the middle half of the rounds' own ratios. ` + "`make bench` and `make bench-peers`" + ` measure your machine and rewrite their section of this page.
+
+`
+
+// The sections of the page, in order, each written by its own run.
+const (
+	diskTitle = "## Beside the bare disk\n"
+	peerTitle = "## Beside other tools\n"
+)
+
+// updatePage replaces a section of the page and keeps the other.
+func updatePage(path string, peers bool, section string) error {
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	disk, other := sections(string(old))
+	if peers {
+		other = section
+	} else {
+		disk = section
+	}
+	text := strings.TrimRight(pageHead, "\n") + "\n"
+	for _, s := range []string{disk, other} {
+		if s != "" {
+			text += "\n" + strings.TrimRight(s, "\n") + "\n"
+		}
+	}
+	return os.WriteFile(path, []byte(text), 0o644)
+}
+
+// sections takes a page apart; "" for one that is not there.
+func sections(page string) (disk, peers string) {
+	if i := strings.Index(page, peerTitle); i >= 0 {
+		page, peers = page[:i], page[i:]
+	}
+	if i := strings.Index(page, diskTitle); i >= 0 {
+		disk = page[i:]
+	}
+	return disk, peers
+}
+
+func diskSection(about string, rows []row) string {
+	var b strings.Builder
+	b.WriteString(diskTitle + "\n" + about + "\n")
+	b.WriteString("Where a share of the speed is wanted, the ratio is Curi's share of the native speed: 1.00 is as fast. Where a multiple of\n" +
+		"the time is wanted, it is Curi's time over the native one.\n\n")
+	b.WriteString("| work | native | | Curi | | ratio | wanted | | rounds | spread |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, r := range rows {
+		verdict := "met"
+		if !r.met() {
+			verdict = "**missed**"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s | %d | %s |\n", r.what, r.native.name, r.amount.figure(r.n.median()),
+			r.ours.name, r.amount.figure(r.o.median()), r.ratio(), r.wanted(), verdict, len(r.o), r.spread())
+	}
+	return b.String()
+}
+
 // about says when, of which commit, and on what the numbers were measured.
-func (c *config) about() (string, error) {
+func (b *bench) about() (string, error) {
 	commit := "unknown"
-	if out, err := c.command("git", "-C", filepath.Dir(c.bin), "describe", "--always", "--dirty", "--exclude=*"); err == nil {
+	if out, err := b.output("git", "-C", b.bin, "describe", "--always", "--dirty", "--exclude=*"); err == nil {
 		commit = strings.TrimSpace(out)
 	}
-	kernel, err := c.command("uname", "-sr")
+	kernel, err := b.output("uname", "-sr")
 	if err != nil {
 		return "", err
 	}
-	disk, err := c.command("stat", "--file-system", "--format=%T", c.dir)
+	disk, err := b.output("stat", "--file-system", "--format=%T", b.dir)
 	if err != nil {
 		return "", err
-	}
-	status, err := c.command(filepath.Join(c.bin, "curi"), "status", "--json")
-	if err != nil {
-		return "", err
-	}
-	var s struct {
-		Mounts []struct {
-			Dir         string
-			Passthrough bool
-			Reason      string
-		}
-	}
-	if err := json.Unmarshal([]byte(status), &s); err != nil {
-		return "", fmt.Errorf("reading curi status: %w", err)
-	}
-	passthrough := "unknown"
-	for _, m := range s.Mounts {
-		switch {
-		case m.Dir != c.mount:
-		case m.Passthrough:
-			passthrough = "on"
-		default:
-			passthrough = "off: " + m.Reason
-		}
 	}
 	lines := []string{
 		"date: " + time.Now().UTC().Format(time.DateOnly),
 		"commit: " + commit,
 		fmt.Sprintf("machine: %d × %s, %s", runtime.NumCPU(), cpu(), strings.TrimSpace(kernel)),
 		"file system: " + strings.TrimSpace(disk),
-		"passthrough: " + passthrough,
-		fmt.Sprintf("large file: %d MiB, in the page cache", c.size>>20),
+		"load before the run: " + b.load,
+	}
+	lines = append(lines, b.notes...)
+	if b.peers {
+		lines = append(lines, b.versions()...)
 	}
 	return "- " + strings.Join(lines, "\n- ") + "\n", nil
 }
@@ -71,26 +112,4 @@ func cpu() string {
 		}
 	}
 	return runtime.GOARCH
-}
-
-// format makes the page.
-func format(about string, rows []row) string {
-	var b strings.Builder
-	b.WriteString("# Benchmarks\n\nMade by `make bench`. Both sides are measured in turns in one run; medians.\n" +
-		"The ratio is Curi's share of the bare machine's speed: 1.00 is as fast.\n\n")
-	b.WriteString(about)
-	b.WriteString("\n| work | native | | Curi | | ratio | rounds |\n|---|---|---|---|---|---|---|\n")
-	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | `%s` | %s | %s | %s | %.2f | %d |\n", r.what, r.native, r.amount(r.nativeSeconds),
-			r.ours, r.amount(r.ourSeconds), r.nativeSeconds/r.ourSeconds, r.rounds)
-	}
-	return b.String()
-}
-
-// amount words how long, and how fast, one side was.
-func (r row) amount(seconds float64) string {
-	if r.bytes == 0 {
-		return fmt.Sprintf("%.1f ms", seconds*1e3)
-	}
-	return fmt.Sprintf("%.3f s, %.0f MB/s", seconds, float64(r.bytes)/seconds/1e6)
 }
