@@ -106,16 +106,34 @@ func appendString(b []byte, s string) []byte {
 // this package does not know wraps [ErrFormat].
 func ParseTree(b []byte) (*Tree, error) {
 	t, err := parseTree(b)
-	switch {
-	case err == nil:
-		return t, nil
-	case errors.Is(err, ErrFormat):
-		return nil, fmt.Errorf("parse tree: %w", err)
+	if err != nil {
+		return nil, parseError(err)
 	}
-	return nil, fmt.Errorf("parse tree: %w: %w", err, ErrCorrupt)
+	return t, nil
 }
 
-func parseTree(b []byte) (*Tree, error) {
+func parseError(err error) error {
+	if errors.Is(err, ErrFormat) {
+		return fmt.Errorf("parse tree: %w", err)
+	}
+	return fmt.Errorf("parse tree: %w: %w", err, ErrCorrupt)
+}
+
+// parseTreeHead is ParseTree without the entries, which it does not look at.
+func parseTreeHead(b []byte) (single bool, attrs Attrs, err error) {
+	t := &Tree{}
+	if _, err = t.decodeHead(b); err == nil {
+		err = t.Attrs.check()
+	}
+	if err != nil {
+		return false, nil, parseError(err)
+	}
+	return t.Single, t.Attrs, nil
+}
+
+// decodeHead reads what stands before the entries, and leaves the decoder at
+// their number.
+func (t *Tree) decodeHead(b []byte) (*decoder, error) {
 	if len(b) < len(treeMagic)+2 || string(b[:len(treeMagic)]) != treeMagic {
 		return nil, errors.New("does not begin like a tree")
 	}
@@ -126,8 +144,17 @@ func parseTree(b []byte) (*Tree, error) {
 	if flags&^treeFlagSingle != 0 {
 		return nil, fmt.Errorf("unknown flags %#x", flags)
 	}
-	d := decoder{b: b[len(treeMagic)+2:]}
-	t := &Tree{Single: flags&treeFlagSingle != 0, Attrs: d.attrs()}
+	d := &decoder{b: b[len(treeMagic)+2:]}
+	t.Single, t.Attrs = flags&treeFlagSingle != 0, d.attrs()
+	return d, d.err
+}
+
+func parseTree(b []byte) (*Tree, error) {
+	t := &Tree{}
+	d, err := t.decodeHead(b)
+	if err != nil {
+		return nil, err
+	}
 	if n := d.count(minEntrySize); n > 0 {
 		t.Entries = make([]Entry, 0, n)
 		for i := 0; i < n && d.err == nil; i++ {

@@ -193,26 +193,3 @@ func (s *Store) Lookup(ctx context.Context, tree Digest, name string) (Entry, er
 	}
 	return e, nil
 }
-
-// SingleFile returns path and entry of the one file of a Single tree; ok is
-// false for any other tree.
-func (s *Store) SingleFile(ctx context.Context, tree Digest) (name string, e Entry, ok bool, err error) {
-	t, err := s.Tree(ctx, tree)
-	if err != nil || !t.Single {
-		return "", Entry{}, false, err
-	}
-	for range maxDepth {
-		if len(t.Entries) != 1 || t.Entries[0].Kind == KindSymlink {
-			return "", Entry{}, false, fmt.Errorf("read tree %s: marked as a single file, and is not one: %w", tree, ErrCorrupt)
-		}
-		e = t.Entries[0]
-		name = path.Join(name, e.Name)
-		if e.Kind != KindDir {
-			return name, e, true, nil
-		}
-		if t, err = s.Tree(ctx, e.Digest); err != nil {
-			return "", Entry{}, false, err
-		}
-	}
-	return "", Entry{}, false, fmt.Errorf("read tree %s: more than %d levels: %w", tree, maxDepth, ErrInvalid)
-}

@@ -233,6 +233,44 @@ func TestSingleFile(t *testing.T) {
 	}
 }
 
+func TestHeadOfATree(t *testing.T) {
+	s, dir := sampleStore(t)
+	want := Attrs{{MetaPrefix + "type", "Net"}}
+	f := Entry{Name: "m.ckpt", Kind: KindFile, Size: 5, Digest: Sum([]byte("hello"))}
+	several, err := s.PutTree(t.Context(), &Tree{Attrs: want, Entries: []Entry{f, {Name: "z", Kind: KindDir, Digest: dir}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := s.Head(t.Context(), several)
+	if err != nil || fmt.Sprint(h.Attrs) != fmt.Sprint(want) || h.File != "" {
+		t.Errorf("a directory: %+v, %v", h, err)
+	}
+	single, err := s.PutTree(t.Context(), &Tree{Single: true, Attrs: want, Entries: []Entry{f}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err = s.Head(t.Context(), single)
+	if err != nil || fmt.Sprint(h.Attrs) != fmt.Sprint(want) || h.File != "m.ckpt" || h.Entry.Digest != f.Digest {
+		t.Errorf("a file: %+v, %v", h, err)
+	}
+	if _, err := s.Head(t.Context(), Sum([]byte("none"))); !errors.Is(err, ErrNotFound) {
+		t.Errorf("a tree that is not there: %v", err)
+	}
+	// Damage at the end, where the entries are, counts too.
+	path := s.treePath(several)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-2] ^= 1
+	if err := errors.Join(os.Chmod(path, 0o600), os.WriteFile(path, b, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Head(t.Context(), several); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a damaged tree: %v", err)
+	}
+}
+
 func TestResolvePrefix(t *testing.T) {
 	s, tree := sampleStore(t)
 	blob := Sum([]byte("hello"))

@@ -99,18 +99,11 @@ func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInpu
 	if b.Tree, err = p.root(ctx, s, t); err != nil {
 		return b, err
 	}
-	root, err := s.Tree(ctx, b.Tree)
+	head, err := s.Head(ctx, b.Tree)
 	if err != nil {
 		return b, fmt.Errorf("%s: %w", in.Ref, err)
 	}
-	b.Meta = root.Attrs.Meta()
-	file, _, single, err := s.SingleFile(ctx, b.Tree)
-	if err != nil {
-		return b, fmt.Errorf("%s: %w", in.Ref, err)
-	}
-	if single {
-		b.Single = file
-	}
+	b.Meta, b.Single = head.Attrs.Meta(), head.File
 	return b, nil
 }
 
