@@ -235,13 +235,28 @@ func (t *taker) takeBytes(ctx context.Context, sf *sealedFile, user Attrs) (d Di
 	return d, true, nil
 }
 
-// hash digests the file; outboard may be nil.
+// hash digests the file; outboard is nil for a small one. What a large file
+// still has to write begins to go to the disk meanwhile: the fsync that comes
+// next would wait for all of it with the processors idle.
 func (t *taker) hash(ctx context.Context, f *os.File, size int64, outboard *os.File) (Digest, error) {
 	r := &meteredReader{f, t.meter.bytes}
 	if outboard == nil {
 		return hashFile(ctx, r, size, nil)
 	}
-	return hashFile(ctx, r, size, outboard)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var writing sync.WaitGroup
+	defer writing.Wait() // f is not to be closed before
+	writing.Go(func() {
+		for off := int64(0); off < size && ctx.Err() == nil; off += writebackStep {
+			startWriteback(f, off, writebackStep)
+		}
+	})
+	d, err := hashFile(ctx, r, size, outboard)
+	if err != nil {
+		cancel()
+	}
+	return d, err
 }
 
 // remove removes what is left of a tree that was stored: names of blobs that
