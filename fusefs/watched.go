@@ -12,11 +12,18 @@ import (
 // watched is a filesystem as the kernel calls it: it counts requests and what
 // they were answered and, for [Options.Debug], logs them. It stands between
 // kernel and nodes so that no node has to.
+//
+// It does not pass on that a signal interrupts a request. On a disk none ends
+// an open, a look-up or a read, so programs in C do not expect it; and nothing
+// here waits for long.
 type watched struct {
 	fuse.RawFileSystem
 	stats *Stats
 	log   *requestLog // nil: requests are not logged
 }
+
+// never is the channel of an interrupt that does not come.
+var never <-chan struct{}
 
 func (f *filesystem) watch(raw fuse.RawFileSystem) fuse.RawFileSystem {
 	w := &watched{RawFileSystem: raw, stats: f.stats}
@@ -34,10 +41,10 @@ func (w *watched) begin(op string, h *fuse.InHeader, name string) request {
 	return w.log.begin(w, op, h, name)
 }
 
-func (w *watched) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (w *watched) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	w.stats.lookups.Add(1)
 	r := w.begin("lookup", h, name)
-	status := w.RawFileSystem.Lookup(cancel, h, name, out)
+	status := w.RawFileSystem.Lookup(never, h, name, out)
 	if status.Ok() && out.NodeId == 0 {
 		r.end(fuse.ENOENT) // what the kernel may remember
 		return status
@@ -52,39 +59,39 @@ func (w *watched) Forget(nodeID, lookups uint64) {
 	w.RawFileSystem.Forget(nodeID, lookups)
 }
 
-func (w *watched) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (w *watched) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r := w.begin("getattr", &in.InHeader, "")
-	return r.end(w.RawFileSystem.GetAttr(cancel, in, out))
+	return r.end(w.RawFileSystem.GetAttr(never, in, out))
 }
 
-func (w *watched) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+func (w *watched) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	r := w.begin("setattr", &in.InHeader, "")
-	return r.end(w.RawFileSystem.SetAttr(cancel, in, out))
+	return r.end(w.RawFileSystem.SetAttr(never, in, out))
 }
 
-func (w *watched) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+func (w *watched) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	r := w.begin("mknod", &in.InHeader, name)
-	return r.entry(w.RawFileSystem.Mknod(cancel, in, name, out), out)
+	return r.entry(w.RawFileSystem.Mknod(never, in, name, out), out)
 }
 
-func (w *watched) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+func (w *watched) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	r := w.begin("mkdir", &in.InHeader, name)
-	return r.entry(w.RawFileSystem.Mkdir(cancel, in, name, out), out)
+	return r.entry(w.RawFileSystem.Mkdir(never, in, name, out), out)
 }
 
-func (w *watched) Unlink(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (w *watched) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	r := w.begin("unlink", h, name)
-	return r.end(w.RawFileSystem.Unlink(cancel, h, name))
+	return r.end(w.RawFileSystem.Unlink(never, h, name))
 }
 
-func (w *watched) Rmdir(cancel <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+func (w *watched) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	r := w.begin("rmdir", h, name)
-	return r.end(w.RawFileSystem.Rmdir(cancel, h, name))
+	return r.end(w.RawFileSystem.Rmdir(never, h, name))
 }
 
-func (w *watched) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+func (w *watched) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	r := w.begin("rename", &in.InHeader, oldName)
-	status := w.RawFileSystem.Rename(cancel, in, oldName, newName)
+	status := w.RawFileSystem.Rename(never, in, oldName, newName)
 	if w.log != nil {
 		r.note(slog.String("to", w.log.path(in.Newdir, newName)))
 		if status.Ok() {
@@ -94,70 +101,70 @@ func (w *watched) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, new
 	return r.end(status)
 }
 
-func (w *watched) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+func (w *watched) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	r := w.begin("link", &in.InHeader, name)
-	return r.entry(w.RawFileSystem.Link(cancel, in, name, out), out)
+	return r.entry(w.RawFileSystem.Link(never, in, name, out), out)
 }
 
-func (w *watched) Symlink(cancel <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+func (w *watched) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	r := w.begin("symlink", h, name)
-	return r.entry(w.RawFileSystem.Symlink(cancel, h, target, name, out), out)
+	return r.entry(w.RawFileSystem.Symlink(never, h, target, name, out), out)
 }
 
-func (w *watched) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+func (w *watched) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
 	r := w.begin("readlink", h, "")
-	target, status := w.RawFileSystem.Readlink(cancel, h)
+	target, status := w.RawFileSystem.Readlink(never, h)
 	return target, r.end(status)
 }
 
-func (w *watched) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
+func (w *watched) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	r := w.begin("access", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Access(cancel, in))
+	return r.end(w.RawFileSystem.Access(never, in))
 }
 
-func (w *watched) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+func (w *watched) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	r := w.begin("getxattr", h, "")
 	r.attr(attr)
-	n, status := w.RawFileSystem.GetXAttr(cancel, h, attr, dest)
+	n, status := w.RawFileSystem.GetXAttr(never, h, attr, dest)
 	return n, r.end(status)
 }
 
-func (w *watched) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+func (w *watched) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	r := w.begin("listxattr", h, "")
-	n, status := w.RawFileSystem.ListXAttr(cancel, h, dest)
+	n, status := w.RawFileSystem.ListXAttr(never, h, dest)
 	return n, r.end(status)
 }
 
-func (w *watched) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+func (w *watched) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	r := w.begin("setxattr", &in.InHeader, "")
 	r.attr(attr)
-	return r.end(w.RawFileSystem.SetXAttr(cancel, in, attr, data))
+	return r.end(w.RawFileSystem.SetXAttr(never, in, attr, data))
 }
 
-func (w *watched) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+func (w *watched) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
 	r := w.begin("removexattr", h, "")
 	r.attr(attr)
-	return r.end(w.RawFileSystem.RemoveXAttr(cancel, h, attr))
+	return r.end(w.RawFileSystem.RemoveXAttr(never, h, attr))
 }
 
-func (w *watched) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (w *watched) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	r := w.begin("create", &in.InHeader, name)
-	return r.open(w.RawFileSystem.Create(cancel, in, name, out), in.Flags, &out.OpenOut, &out.EntryOut)
+	return r.open(w.RawFileSystem.Create(never, in, name, out), in.Flags, &out.OpenOut, &out.EntryOut)
 }
 
-func (w *watched) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+func (w *watched) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	r := w.begin("tmpfile", &in.InHeader, "")
-	return r.open(w.RawFileSystem.Tmpfile(cancel, in, out), in.Flags, &out.OpenOut, nil)
+	return r.open(w.RawFileSystem.Tmpfile(never, in, out), in.Flags, &out.OpenOut, nil)
 }
 
-func (w *watched) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (w *watched) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	r := w.begin("open", &in.InHeader, "")
-	return r.open(w.RawFileSystem.Open(cancel, in, out), in.Flags, out, nil)
+	return r.open(w.RawFileSystem.Open(never, in, out), in.Flags, out, nil)
 }
 
-func (w *watched) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (w *watched) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	r := w.begin("read", &in.InHeader, "")
-	res, status := w.RawFileSystem.Read(cancel, in, buf)
+	res, status := w.RawFileSystem.Read(never, in, buf)
 	n := 0
 	if res != nil && status.Ok() {
 		n = res.Size()
@@ -168,78 +175,78 @@ func (w *watched) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fus
 	return res, r.end(status)
 }
 
-func (w *watched) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+func (w *watched) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	r := w.begin("lseek", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Lseek(cancel, in, out))
+	return r.end(w.RawFileSystem.Lseek(never, in, out))
 }
 
-func (w *watched) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+func (w *watched) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	r := w.begin("close", &in.InHeader, "")
-	w.RawFileSystem.Release(cancel, in)
+	w.RawFileSystem.Release(never, in)
 	w.stats.closes.Add(1) // last: what is counted of the file is complete then
 	r.end(fuse.OK)
 }
 
-func (w *watched) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+func (w *watched) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	r := w.begin("write", &in.InHeader, "")
-	n, status := w.RawFileSystem.Write(cancel, in, data)
+	n, status := w.RawFileSystem.Write(never, in, data)
 	return r.wrote(in, n, status)
 }
 
 // Writev answers ENOSYS where nothing was written and Write is to be called.
-func (w *watched) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+func (w *watched) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
 	r := w.begin("write", &in.InHeader, "")
-	n, status := w.RawFileSystem.Writev(cancel, in, data)
+	n, status := w.RawFileSystem.Writev(never, in, data)
 	if status == fuse.ENOSYS {
 		return n, status
 	}
 	return r.wrote(in, n, status)
 }
 
-func (w *watched) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+func (w *watched) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	r := w.begin("copy_file_range", &in.InHeader, "")
-	n, status := w.RawFileSystem.CopyFileRange(cancel, in)
+	n, status := w.RawFileSystem.CopyFileRange(never, in)
 	r.moved(int(n), in.OffIn)
 	return n, r.end(status)
 }
 
-func (w *watched) Ioctl(cancel <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse.IoctlOut, outbuf []byte) fuse.Status {
+func (w *watched) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, out *fuse.IoctlOut, outbuf []byte) fuse.Status {
 	r := w.begin("ioctl", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Ioctl(cancel, in, inbuf, out, outbuf))
+	return r.end(w.RawFileSystem.Ioctl(never, in, inbuf, out, outbuf))
 }
 
-func (w *watched) Flush(cancel <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+func (w *watched) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	r := w.begin("flush", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Flush(cancel, in))
+	return r.end(w.RawFileSystem.Flush(never, in))
 }
 
-func (w *watched) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (w *watched) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	r := w.begin("fsync", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Fsync(cancel, in))
+	return r.end(w.RawFileSystem.Fsync(never, in))
 }
 
-func (w *watched) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+func (w *watched) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	r := w.begin("fallocate", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Fallocate(cancel, in))
+	return r.end(w.RawFileSystem.Fallocate(never, in))
 }
 
-func (w *watched) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (w *watched) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	r := w.begin("opendir", &in.InHeader, "")
-	status := w.RawFileSystem.OpenDir(cancel, in, out)
+	status := w.RawFileSystem.OpenDir(never, in, out)
 	if status.Ok() {
 		w.stats.dirOpens.Add(1)
 	}
 	return r.end(status)
 }
 
-func (w *watched) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (w *watched) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	r := w.begin("readdir", &in.InHeader, "")
-	return r.end(w.RawFileSystem.ReadDir(cancel, in, out))
+	return r.end(w.RawFileSystem.ReadDir(never, in, out))
 }
 
-func (w *watched) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+func (w *watched) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	r := w.begin("readdir", &in.InHeader, "")
-	return r.end(w.RawFileSystem.ReadDirPlus(cancel, in, out))
+	return r.end(w.RawFileSystem.ReadDirPlus(never, in, out))
 }
 
 func (w *watched) ReleaseDir(in *fuse.ReleaseIn) {
@@ -249,19 +256,19 @@ func (w *watched) ReleaseDir(in *fuse.ReleaseIn) {
 	r.end(fuse.OK)
 }
 
-func (w *watched) FsyncDir(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+func (w *watched) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	r := w.begin("fsyncdir", &in.InHeader, "")
-	return r.end(w.RawFileSystem.FsyncDir(cancel, in))
+	return r.end(w.RawFileSystem.FsyncDir(never, in))
 }
 
-func (w *watched) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+func (w *watched) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	r := w.begin("statfs", h, "")
-	return r.end(w.RawFileSystem.StatFs(cancel, h, out))
+	return r.end(w.RawFileSystem.StatFs(never, h, out))
 }
 
-func (w *watched) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+func (w *watched) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	r := w.begin("statx", &in.InHeader, "")
-	return r.end(w.RawFileSystem.Statx(cancel, in, out))
+	return r.end(w.RawFileSystem.Statx(never, in, out))
 }
 
 // open ends a request that opened a file; entry is that of a new one, or nil.
