@@ -7,7 +7,8 @@ mount begins to serve. stats is null where a mount cannot be asked: it is anothe
 user's, in another mount namespace, or its server hangs.
 
 What the kernel serves by itself nobody can count: reads and writes of a file that
-was opened by passthrough, and what its caches hold.
+was opened by passthrough, what its caches hold, and opens of a run's inputs of many
+small files where root made the mount, of which only look-ups and first reads show.
 
     stats               at /metrics (curi_mount_…)
     uptime_seconds      uptime_seconds
