@@ -41,7 +41,9 @@ lint: $(STATICCHECK)
 	@unformatted=$$(gofmt -l .); \
 	if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w):" $$unformatted; exit 1; fi
 	go vet $(PACKAGES)
+	go vet -tags curifault $(PACKAGES)
 	$(STATICCHECK) $(PACKAGES)
+	$(STATICCHECK) -tags curifault $(PACKAGES)
 
 $(STATICCHECK):
 	GOBIN=$(dir $@) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)

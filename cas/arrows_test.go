@@ -20,20 +20,24 @@ const module = "github.com/curi-store/curi"
 //
 //	cmd/curi ──► launcher ──► stages ──► cas ◄── fusefs ◄── cmd/curifs
 //
+// and all of them internal/fault, which is empty but in test builds.
+//
 // launcher and fusefs meet at a path of the mount only, so that a run goes on
 // in a mount that another process serves, and without one.
 var arrows = map[string][]string{
-	"cas":        {},
-	"stages":     {"cas"},
-	"launcher":   {"cas", "stages"},
-	"fusefs":     {"cas"},
-	"cmd/curi":   {"cas", "stages", "launcher"},
-	"cmd/curifs": {"cas", "fusefs"},
+	"internal/fault": {},
+	"cas":            {"internal/fault"},
+	"stages":         {"cas", "internal/fault"},
+	"launcher":       {"cas", "stages", "internal/fault"},
+	"fusefs":         {"cas", "internal/fault"},
+	"cmd/curi":       {"cas", "stages", "launcher", "internal/fault"},
+	"cmd/curifs":     {"cas", "fusefs", "internal/fault"},
 }
 
 // modules that cas may import; it is a library for others, who get all of its
 // dependencies.
 var casImports = []string{
+	module + "/internal/fault",
 	"golang.org/x/sys/",
 	"github.com/zeebo/blake3",
 	"lukechampine.com/blake3/",

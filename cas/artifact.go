@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Version is one version of a named artifact.
@@ -118,6 +120,7 @@ func (s *Store) publish(ctx context.Context, name string, tree Digest, o Publish
 		return Version{}, false, err
 	}
 	v, isNew, err := s.addVersion(ctx, name, tree, o.MadeBy)
+	fault.At(fault.VersionTaken)
 	if err == nil && o.Tag != "" {
 		err = s.writeTag(ctx, name, v.N, o.Tag)
 	}
@@ -387,6 +390,7 @@ func (s *Store) removeVersions(ctx context.Context, name string, ns []int) error
 				return err
 			}
 		}
+		fault.At(fault.RemoveTag)
 		if err := s.putAnyway(s.versionPath(name, n), mark); err != nil {
 			return err
 		}

@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // CheckoutOptions of [Store.Checkout].
@@ -91,9 +93,11 @@ func (c *checkout) run(ctx context.Context, tree Digest) error {
 	if err != nil {
 		return err
 	}
+	fault.At(fault.CheckoutMade)
 	if err := c.write(ctx); err != nil {
 		return also(err, undo())
 	}
+	fault.At(fault.CheckoutFilled)
 	return nil
 }
 

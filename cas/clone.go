@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // cloneOrCopy makes the file dst, which must not exist, with the bytes of src:
@@ -22,7 +24,10 @@ func cloneOrCopy(ctx context.Context, src *os.File, dst string, perm fs.FileMode
 	if err != nil {
 		return nil, false, err
 	}
-	if err := copyBytes(ctx, f, src); err != nil {
+	if err = fault.In(fault.Write); err == nil {
+		err = copyBytes(ctx, f, src)
+	}
+	if err != nil {
 		f.Close()
 		os.Remove(dst)
 		return nil, false, err

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // CollectOptions of [Store.Collect].
@@ -114,9 +116,11 @@ func (c *collector) sweepAlone(ctx context.Context, expired map[string]expiry) e
 	if err := c.m.mark(ctx, roots); err != nil {
 		return err
 	}
+	fault.At(fault.CollectMarked)
 	if err := c.dropRefs(ctx, expired); err != nil {
 		return err
 	}
+	fault.At(fault.CollectRefs)
 	return c.sweep(ctx)
 }
 

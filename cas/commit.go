@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // The one way into the store:
@@ -72,9 +74,11 @@ func (e *errMissing) Error() string { return "what the store had was collected m
 // publish puts everything into the store and pins root; what says for whom.
 // It may fail with *errMissing, and be called again.
 func (b *batch) publish(ctx context.Context, what string, root Digest) (*Pin, error) {
+	fault.At(fault.PublishStaged)
 	if err := b.syncStaged(); err != nil {
 		return nil, err
 	}
+	fault.At(fault.PublishDurable)
 	release, err := b.s.shareCommit(ctx)
 	if err != nil {
 		return nil, err
@@ -86,12 +90,14 @@ func (b *batch) publish(ctx context.Context, what string, root Digest) (*Pin, er
 	if err := b.publishBlobs(); err != nil {
 		return nil, err
 	}
+	fault.At(fault.PublishBlobs)
 	if err := b.publishReferences(ctx); err != nil {
 		return nil, err
 	}
 	if err := b.publishTrees(); err != nil {
 		return nil, err
 	}
+	fault.At(fault.PublishTrees)
 	return b.s.Pin(ctx, what, root)
 }
 
@@ -209,6 +215,7 @@ var errRenameNew = errors.New("cannot simply be renamed")
 // publishBlob moves one blob to its place, a sealed one only while nobody can
 // have it open for writing.
 func (b *batch) publishBlob(d Digest, st *staged, to string) error {
+	fault.At(fault.PublishBlob)
 	if st.sealed == nil {
 		if err := renameNew(st.path, to); !errors.Is(err, errRenameNew) {
 			return err

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // mkdir makes the directory dir, which lies in the store, and those above it
@@ -127,20 +129,27 @@ func (s *Store) stageBytes(data []byte, mode fs.FileMode, sync bool) (tmp string
 			os.Remove(f.Name())
 		}
 	}()
-	if _, err = f.Write(data); err != nil {
+	if err = fault.In(fault.Write); err == nil {
+		_, err = f.Write(data)
+	}
+	if err != nil {
 		return "", storeError(err)
 	}
 	if err = s.shareFile(f, mode); err != nil {
 		return "", storeError(err)
 	}
 	if sync {
-		if err = f.Sync(); err != nil {
+		if err = fault.In(fault.Sync); err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
 			return "", storeError(err)
 		}
 	}
 	if err = f.Close(); err != nil {
 		return "", storeError(err)
 	}
+	fault.At(fault.FileStaged)
 	return f.Name(), nil
 }
 
@@ -185,6 +194,9 @@ func (s *Store) renameDurable(tmp, path string) error { return s.place(tmp, path
 // place gives the staged file the name path by how, a rename or a link.
 func (s *Store) place(tmp, path string, how func(from, to string) error, durable bool) error {
 	dir := filepath.Dir(path)
+	if err := fault.In(fault.Rename); err != nil {
+		return storeError(err)
+	}
 	made := false
 	err := how(tmp, path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -197,6 +209,7 @@ func (s *Store) place(tmp, path string, how func(from, to string) error, durable
 	if err != nil {
 		return storeError(err)
 	}
+	fault.At(fault.FileNamed)
 	if !durable {
 		return nil
 	}
@@ -219,7 +232,10 @@ func syncDir(dir string) error {
 		return storeError(err)
 	}
 	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+	if err = fault.In(fault.Sync); err == nil {
+		err = d.Sync()
+	}
+	if err != nil && !errors.Is(err, syscall.EINVAL) {
 		return storeError(err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 const (
@@ -214,6 +216,9 @@ type meteredReader struct {
 }
 
 func (r *meteredReader) ReadAt(p []byte, off int64) (int, error) {
+	if err := fault.In(fault.Read); err != nil {
+		return 0, err
+	}
 	n, err := r.ReaderAt.ReadAt(p, off)
 	r.progress(int64(n))
 	return n, err
@@ -229,11 +234,17 @@ type copyingReader struct {
 }
 
 func (r *copyingReader) ReadAt(p []byte, off int64) (int, error) {
+	if err := fault.In(fault.Read); err != nil {
+		return 0, err
+	}
 	n, err := r.src.ReadAt(p, off)
 	if off >= r.size || n == 0 {
 		return n, err
 	}
 	if !r.sparse || !allZero(p[:n]) {
+		if err := fault.In(fault.Write); err != nil {
+			return 0, err
+		}
 		if _, werr := r.dst.WriteAt(p[:n], off); werr != nil {
 			return 0, werr
 		}
@@ -325,6 +336,9 @@ func (b *batch) copyStream(ctx context.Context, r io.Reader, progress func(int64
 			return st, Digest{}, err
 		}
 		if n > 0 {
+			if err := fault.In(fault.Write); err != nil {
+				return st, Digest{}, err
+			}
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return st, Digest{}, err
 			}

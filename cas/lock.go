@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,6 +150,7 @@ func (s *Store) tryLock(ctx context.Context, name, what string) (*Lock, Holder, 
 		elsewhere := holder.PID != 0 && !sameKernel(holder.Host, holder.BootID)
 		switch {
 		case free && !elsewhere:
+			fault.At(fault.LockTaken)
 			l := &Lock{f}
 			if err := l.SetHolder(what); err != nil {
 				f.Close()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -141,7 +142,7 @@ func (s *Store) placeInfos(ctx context.Context, age time.Duration) ([]placeInfo,
 				return nil, err
 			}
 		}
-		p.old = age > 0 && !p.held && !changedSince(p.dir, time.Now().Add(-age))
+		p.old = age > 0 && !p.held && !changedSince(p.dir, fault.Now().Add(-age))
 		p.active = p.held || p.state.Active && !p.old
 		places = append(places, p)
 	}

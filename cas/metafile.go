@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // The small mutable files of the store (refs, versions, tags, places, pins,
@@ -66,7 +68,7 @@ func encodeJSON(v any) ([]byte, error) {
 }
 
 // now is the time as small files keep it: UTC, whole milliseconds.
-func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+func now() time.Time { return fault.Now().UTC().Truncate(time.Millisecond) }
 
 func randomHex(n int) string {
 	b := make([]byte, n)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -172,7 +173,7 @@ func readPin(path string) (pin pinFile, live bool, err error) {
 	err = readJSON(path, &pin)
 	if free && err == nil && !sameKernel(pin.Host, pin.BootID) && pin.Host != thisHost().name {
 		fi, serr := f.Stat()
-		return pin, serr == nil && time.Since(fi.ModTime()) < foreignPinAge, serr
+		return pin, serr == nil && fault.Now().Sub(fi.ModTime()) < foreignPinAge, serr
 	}
 	if free {
 		return pin, false, nil // void, readable or not

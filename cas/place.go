@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -168,6 +169,7 @@ func (p *Place) SetSealing(ctx context.Context, closed bool) error {
 	if err := f.Close(); err != nil {
 		return fmt.Errorf("close place %s to writers: %w", p.Dir(), err)
 	}
+	fault.At(fault.PlaceMarked)
 	return p.drain(ctx)
 }
 

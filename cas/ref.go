@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Ref is a mutable name for a tree: "stage/<key>", "run/<id>",
@@ -151,6 +153,9 @@ func (s *Store) Ref(ctx context.Context, name string) (Ref, error) {
 }
 
 func (s *Store) readRef(name string) (Ref, error) {
+	if err := fault.In(fault.Read); err != nil {
+		return Ref{}, fmt.Errorf("read ref %s: %w", name, err)
+	}
 	path := s.refPath(name)
 	b, err := os.ReadFile(path)
 	switch {

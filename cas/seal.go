@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -100,6 +101,7 @@ func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.verb, noSpace(err, s.dir))
 	}
+	fault.At(fault.SealStored)
 	if err := root.remove(); err != nil {
 		s.log.Warn("stored, and not removed", "path", root.path(), "error", err)
 	}
@@ -225,9 +227,11 @@ func (t *taker) takeBytes(ctx context.Context, sf *sealedFile, user Attrs) (d Di
 	t.held--
 	crowded := t.held < 0
 	t.mu.Unlock()
+	fault.At(fault.SealHashed)
 	if err := sf.prepare(t.uid, t.gid, user); err != nil {
 		return d, true, err
 	}
+	fault.At(fault.SealPrepared)
 	if crowded {
 		sf.giveUpLease()
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -196,6 +197,7 @@ func (sf *sealedFile) rename(s *Store, a *stagingArea, to string) error {
 	if err == nil {
 		if err = s.rename(staged, to); err == nil {
 			sf.moved = to
+			fault.At(fault.SealNamed)
 			return nil
 		}
 		err = also(err, putBack(staged, sf.names[0]))

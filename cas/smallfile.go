@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,6 +41,9 @@ func readSmall(path string, buf []byte) (n int, st fileState, err error) {
 		return 0, st, err
 	}
 	defer unix.Close(fd)
+	if err := fault.In(fault.Read); err != nil {
+		return 0, st, err
+	}
 	if st, err = fstatRaw(fd, path); err != nil {
 		return 0, st, err
 	}
@@ -82,6 +86,9 @@ func readSmall(path string, buf []byte) (n int, st fileState, err error) {
 
 // write makes a file that will be published of p and returns its path.
 func (a *stagingArea) write(p []byte) (path string, err error) {
+	if err := fault.In(fault.Write); err != nil {
+		return "", err
+	}
 	path = a.path()
 	fd, err := openRaw(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, blobMode)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,12 +135,12 @@ func (s *Store) sweepStaging(age time.Duration, dryRun bool) (files, bytes int64
 	for _, e := range entries {
 		dir := filepath.Join(s.dir, "staging", e.Name())
 		info, err := os.Lstat(dir)
-		if err != nil || time.Since(info.ModTime()) < age {
+		if err != nil || fault.Now().Sub(info.ModTime()) < age {
 			continue
 		}
 		if !info.IsDir() {
 			// A single file is written and renamed at once: an old one is left over.
-			if time.Since(info.ModTime()) > time.Hour {
+			if fault.Now().Sub(info.ModTime()) > time.Hour {
 				files, bytes = files+1, bytes+info.Size()
 				if !dryRun {
 					os.Remove(dir)
@@ -161,7 +162,7 @@ func sweepStagingDir(dir string, info fs.FileInfo, dryRun bool) (files, bytes in
 		if ok, err := tryFlock(lock, unix.LOCK_EX); !ok || err != nil {
 			return 0, 0
 		}
-	case errors.Is(err, fs.ErrNotExist) && time.Since(info.ModTime()) < time.Minute:
+	case errors.Is(err, fs.ErrNotExist) && fault.Now().Sub(info.ModTime()) < time.Minute:
 		return 0, 0 // being made
 	case !errors.Is(err, fs.ErrNotExist):
 		return 0, 0 // another user's

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // A statCache remembers the digests of files by what stat says of them, so
@@ -60,7 +62,7 @@ type statEntry struct {
 func (s *Store) openStatCache() *statCache {
 	return &statCache{
 		dir:   filepath.Join(s.dir, "index", "files"),
-		start: time.Now().UnixNano(),
+		start: fault.Now().UnixNano(),
 		lasts: map[uint64]bool{},
 		write: func(path string, data []byte) error {
 			tmp, err := s.stageBytes(data, s.smallFileMode(), false)

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // sweep removes what is not marked: first what names, then what is named, so
@@ -31,6 +33,7 @@ func (c *collector) sweep(ctx context.Context) error {
 	if err := c.sweepTrees(ctx); err != nil {
 		return err
 	}
+	fault.At(fault.CollectTrees)
 	return c.sweepBlobs(ctx)
 }
 
@@ -155,7 +158,7 @@ func (c *collector) sweepViews(ctx context.Context) error {
 			}
 		} else {
 			fi, err := e.Info()
-			if err != nil || !strings.HasPrefix(e.Name(), tempView) || time.Since(fi.ModTime()) < tempViewAge {
+			if err != nil || !strings.HasPrefix(e.Name(), tempView) || fault.Now().Sub(fi.ModTime()) < tempViewAge {
 				continue
 			}
 		}

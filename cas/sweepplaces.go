@@ -8,7 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // forgetResults takes out of the states of places that rest the trees that go
@@ -106,7 +107,7 @@ func (c *collector) removePlace(ctx context.Context, p placeInfo) error {
 			return err
 		}
 		defer lock.Release()
-		if changedSince(p.dir, time.Now().Add(-c.o.PlaceAge)) {
+		if changedSince(p.dir, fault.Now().Add(-c.o.PlaceAge)) {
 			return nil
 		}
 	}
@@ -125,6 +126,7 @@ func (c *collector) removePlace(ctx context.Context, p placeInfo) error {
 		if err := c.s.rename(p.dir, gone); err != nil {
 			return fmt.Errorf("remove place %s: %w", p.dir, err)
 		}
+		fault.At(fault.CollectPlace)
 		c.changed = true
 		if err := removeAll(gone); err != nil {
 			return fmt.Errorf("remove place %s: %w", p.dir, err)
@@ -145,7 +147,7 @@ func (c *collector) sweepLocks(ctx context.Context) error {
 	}
 	for _, e := range ents {
 		fi, err := e.Info()
-		if err != nil || time.Since(fi.ModTime()) < c.o.PlaceAge || c.o.DryRun {
+		if err != nil || fault.Now().Sub(fi.ModTime()) < c.o.PlaceAge || c.o.DryRun {
 			continue
 		}
 		key := e.Name()

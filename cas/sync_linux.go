@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -15,7 +16,10 @@ func syncFilesystem(dir string) error {
 		return storeError(err)
 	}
 	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
+	if err = fault.In(fault.Sync); err == nil {
+		err = unix.Syncfs(int(d.Fd()))
+	}
+	if err != nil {
 		return storeError(&os.PathError{Op: "syncfs", Path: dir, Err: err})
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -83,9 +84,11 @@ func (s *Store) takeOver(ctx context.Context, path, what string) (*Lock, error) 
 	if err := writeHolder(f, what); err != nil {
 		return nil, err
 	}
+	fault.At(fault.TakeoverReady)
 	if err := s.renameDurable(f.Name(), path); err != nil {
 		return nil, err
 	}
+	fault.At(fault.TakeoverDone)
 	select {
 	case <-ctx.Done():
 	case <-time.After(takeoverSettle):

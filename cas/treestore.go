@@ -9,6 +9,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Tree reads and verifies a tree. Missing: [ErrNotFound]; bytes that do not
@@ -46,7 +48,10 @@ func (s *Store) readTree(d Digest) ([]byte, error) {
 		return nil, fmt.Errorf("%d bytes are too many for a tree: %w", fi.Size(), ErrCorrupt)
 	}
 	b := make([]byte, fi.Size())
-	if _, err := io.ReadFull(f, b); err != nil {
+	if err = fault.In(fault.Read); err == nil {
+		_, err = io.ReadFull(f, b)
+	}
+	if err != nil {
 		return nil, err
 	}
 	if Sum(b) != d {

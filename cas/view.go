@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // tempView begins the name of a view that is being made.
@@ -112,6 +114,7 @@ func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {
 		err = syncAll(v.copies, tmp)
 	}
 	if err == nil {
+		fault.At(fault.ViewBuilt)
 		err = os.Rename(tmp, path)
 		if errors.Is(err, fs.ErrExist) || isNotEmpty(err) {
 			// Another made it at the same time.

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -229,6 +230,9 @@ func copyRange(ctx context.Context, in fs.FileHandle, offIn uint64, out fs.FileH
 		}
 	default:
 		return 0, syscall.EXDEV
+	}
+	if err := fault.In(fault.MountWrite); err != nil {
+		return 0, toErrno(err)
 	}
 	from, to := int64(offIn), int64(offOut)
 	n, err := unix.CopyFileRange(src, &from, dst.fd(), &to, int(min(length, maxCopy)), 0)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Options of [Serve].
@@ -88,6 +89,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, trees string, serve
 		Auto: f.opts.Auto, AllowOther: f.opts.AllowOther, Passthrough: f.passthrough, Reason: c.reason,
 		Trees: trees, Metrics: f.opts.Metrics,
 	}
+	fault.At(fault.MountAttached)
 	reg, err := f.store.RegisterMount(ctx, m)
 	if err != nil {
 		return fmt.Errorf("register the mount %s: %w", c.dir, err)
@@ -106,6 +108,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, trees string, serve
 		go func() { unused <- reg.Unused(ctx) }()
 	}
 	f.stats.started.Store(time.Now().UnixNano())
+	fault.At(fault.MountRegistered)
 	if f.opts.Ready != nil {
 		f.opts.Ready(reg.Mount())
 	}

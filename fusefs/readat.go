@@ -5,6 +5,7 @@ package fusefs
 import (
 	"syscall"
 
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/hanwen/go-fuse/v2/splice"
 	"golang.org/x/sys/unix"
@@ -15,6 +16,9 @@ import (
 // is cut off, or zeros: where the disk gives a part and then fails, the answer
 // is the error. A pipe between the file and the kernel pays off for large reads.
 func readAt(fd int, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if err := fault.In(fault.MountRead); err != nil {
+		return nil, toErrno(err)
+	}
 	if len(dest) > smallFile {
 		if r := pipeAt(fd, len(dest), off); r != nil {
 			return r, 0

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -201,6 +202,9 @@ func (h *stageHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Re
 }
 
 func (h *stageHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	if err := fault.In(fault.MountWrite); err != nil {
+		return 0, toErrno(err)
+	}
 	n, err := unix.Pwrite(h.fd(), data, off)
 	return uint32(max(n, 0)), toErrno(err)
 }
@@ -229,6 +233,9 @@ func (h *stageHandle) Flush(ctx context.Context) syscall.Errno {
 }
 
 func (h *stageHandle) Fsync(ctx context.Context, flags uint32) syscall.Errno {
+	if err := fault.In(fault.MountSync); err != nil {
+		return toErrno(err)
+	}
 	const dataOnly = 1
 	if flags&dataOnly != 0 {
 		return toErrno(unix.Fdatasync(h.fd()))

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // How long each step of the shutdown may take.
@@ -29,6 +31,7 @@ func (c *connection) shutdown(served <-chan struct{}) error {
 		return nil // unmounted by someone else
 	default:
 	}
+	fault.At(fault.MountWithdrawn)
 	err := c.unmount(false)
 	for end := time.Now().Add(quietTime); err != nil && time.Now().Before(end); {
 		if wait(served, 50*time.Millisecond) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -181,6 +182,7 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 	if err := e.checkFrom(); err != nil {
 		return nil, err
 	}
+	fault.At(fault.RunLocked)
 	r := &run{execution: e, lock: lock, place: e.s.Place(e.p.Key.String())}
 	return r.do(ctx)
 }

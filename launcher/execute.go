@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -28,6 +29,7 @@ func (r *run) execute(ctx context.Context) outcome {
 	if err != nil {
 		return r.failed(err)
 	}
+	fault.At(fault.RunOpened)
 	tty := terminal(r.o.Stdout) != nil
 	r.attempt.tty = tty
 	env := commandEnv(r.env, r.p, r.places, r.attempt, r.argv)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -68,9 +69,11 @@ func (r *run) finish(ctx context.Context, out *outcome) (*Result, error) {
 		r.info.Status, r.info.Exit, r.info.Ended = out.status, out.exit, time.Now().UTC()
 		_ = stages.PutRun(ctx, r.s, r.info, r.info.Tree)
 	}
+	fault.At(fault.RunPublished)
 	if r.lost() == nil {
 		r.closePlace(ctx, out)
 	}
+	fault.At(fault.RunClosed)
 	if out.status != stages.Succeeded {
 		r.summary(ctx, out)
 		r.sayKept(done)
@@ -114,9 +117,11 @@ func (r *run) settle(ctx context.Context, out *outcome, done []sealed) error {
 	if err != nil {
 		return fmt.Errorf("store the record of %s: %w", r.id, err)
 	}
+	fault.At(fault.RunStored)
 	if err := stages.PutRun(ctx, r.s, r.info, tree); err != nil {
 		return err
 	}
+	fault.At(fault.RunRecorded)
 	out.result, r.info.Tree = tree, tree
 	if out.status != stages.Succeeded {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // beatEvery is how often the key's lock gets a sign of life. Only tests change it.
@@ -54,6 +55,7 @@ func GuardMain(args []string) int {
 	if g.spec.Held > 0 {
 		g.lock = cas.AdoptLock(os.NewFile(fdHeld, "lock"))
 	}
+	fault.At(fault.GuardReady)
 	if err := becomeReaper(); err != nil {
 		g.report(guardReport{Failed: "become the reaper of its processes: " + err.Error()})
 		return exitInternal
@@ -119,6 +121,7 @@ func (g *guard) fork() error {
 	}
 	// Nobody reaps it yet: the pid is its own.
 	g.command, g.running = processWith(pid), true
+	fault.At(fault.GuardForked)
 	g.report(guardReport{Started: pid})
 	return nil
 }
@@ -340,12 +343,14 @@ func (g *guard) finish(stuck []process, orphaned bool) {
 	if g.spec.Share != "" {
 		sharePlace(g.spec.Share) // also for a curi that is gone
 	}
+	fault.At(fault.GuardEmpty)
 	if len(stuck) > 0 {
 		g.report(guardReport{Stuck: stuck})
 	} else {
 		g.report(guardReport{Done: true})
 	}
 	if orphaned {
+		fault.At(fault.GuardSettled)
 		g.settle()
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // guardLink is curi's end of a running guard. Its methods may be called by
@@ -47,6 +49,7 @@ func startGuard(self string, spec guardSpec, stdio [3]*os.File, held []*os.File)
 		reportsR.Close()
 		return nil, fmt.Errorf("start the guard %s: %w", self, err)
 	}
+	fault.At(fault.GuardSpawned)
 	l := &guardLink{cmd: cmd, orders: ordersW, encoder: json.NewEncoder(ordersW), reports: make(chan guardReport)}
 	go l.receive(reportsR)
 	if err := l.encoder.Encode(spec); err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -81,6 +82,7 @@ func markLost(ctx context.Context, s *cas.Store, id string) error {
 	if err := stages.PutRun(ctx, s, info, info.Tree); err != nil {
 		return err
 	}
+	fault.At(fault.LostMarked)
 	place := s.Place(info.Key)
 	st, err := place.State(ctx)
 	if err != nil || st.Run != id || !st.Active {

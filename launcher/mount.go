@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // startTime is how long curifs may take to serve; leaveTime how long a mount
@@ -65,6 +66,7 @@ func (e *execution) useMount(ctx context.Context, lastRoot string) (*heldMount, 
 				return nil, err
 			}
 			best = &m
+			fault.At(fault.MountServing)
 		}
 		use, err := e.s.Use(ctx, *best)
 		if err == nil {
@@ -139,6 +141,7 @@ func (e *execution) startMount(ctx context.Context) (cas.Mount, error) {
 		return cas.Mount{}, fmt.Errorf("%w: %w", ErrMount, err)
 	}
 	defer func() { _ = below.Chmod(0o500) }()
+	fault.At(fault.MountStarting)
 	return e.startCurifs(ctx, dir)
 }
 
@@ -152,7 +155,7 @@ func sweepMountPoints(dir string) {
 	for _, entry := range entries {
 		// Info of a live mount's root says little, but its removal fails.
 		fi, err := entry.Info()
-		if err == nil && time.Since(fi.ModTime()) > unusedFor {
+		if err == nil && fault.Now().Sub(fi.ModTime()) > unusedFor {
 			_ = os.Remove(filepath.Join(dir, entry.Name()))
 		}
 	}

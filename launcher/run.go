@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -68,6 +69,7 @@ func (r *run) do(ctx context.Context) (*Result, error) {
 	if err := stages.PutRun(ctx, r.s, r.info, cas.Digest{}); err != nil {
 		return nil, err
 	}
+	fault.At(fault.RunBegun)
 	// From here on the run exists, and must be seen to end: what follows
 	// goes on when ctx ends.
 	var out outcome
@@ -78,6 +80,7 @@ func (r *run) do(ctx context.Context) (*Result, error) {
 	} else {
 		out = r.execute(ctx)
 	}
+	fault.At(fault.RunEnded)
 	if err := r.lost(); err != nil {
 		return nil, r.abandon(context.WithoutCancel(ctx), out, err)
 	}
@@ -165,6 +168,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.preparePlace(ctx, last); err != nil {
 		return fmt.Errorf("prepare the places of stage %s: %w", r.p.Name, err)
 	}
+	fault.At(fault.RunPlaced)
 	if err := r.fillInputs(ctx); err != nil {
 		return err
 	}

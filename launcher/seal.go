@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -85,6 +86,7 @@ func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 		if r.info, err = keepSealed(context.WithoutCancel(ctx), r.s, r.info, done); err != nil {
 			return done, unnamed(r.s, done[len(done)-1], err)
 		}
+		fault.At(fault.RunSealed)
 	}
 	return done, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -44,7 +45,7 @@ func collect(ctx context.Context, s *cas.Store, p policy, dry bool, progress cas
 	if err != nil {
 		return out, err
 	}
-	old := time.Now().Add(-p.keep)
+	old := fault.Now().Add(-p.keep)
 	order := slices.SortedFunc(maps.Keys(lastUse), func(x, y string) int { return lastUse[x].Compare(lastUse[y]) })
 	n := sort.Search(len(order), func(i int) bool { return lastUse[order[i]].After(old) })
 	if p.maxSize > 0 || p.minFree > 0 {
