@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,10 @@ type Mount struct {
 	// of small files by digest, faster than Dir does; "" without one.
 	Trees   string    `json:"trees,omitempty"`
 	Started time.Time `json:"started"`
+	// Pending: it is not to be used yet, or no more. While its server mounts
+	// and unmounts, the kernel may show it; if the server dies then, somebody
+	// has to know of it.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // Reachable reports whether this process finds the mount at its Dir, in this
@@ -67,8 +72,9 @@ type Registration struct {
 	m  Mount
 }
 
-// RegisterMount announces a mount that serves. What m leaves empty of ID,
-// PID, Host, BootID, UID, MountNS and Started is filled in from this process.
+// RegisterMount announces a mount: one that serves, or with m.Pending one that
+// is about to be made. What m leaves empty of ID, PID, Host, BootID, UID,
+// MountNS and Started is filled in from this process.
 func (s *Store) RegisterMount(ctx context.Context, m Mount) (*Registration, error) {
 	host := thisHost()
 	if m.ID == "" {
@@ -93,6 +99,9 @@ func (s *Store) RegisterMount(ctx context.Context, m Mount) (*Registration, erro
 		m.Started = now()
 	}
 	b, err := encodeJSON(m)
+	if err == nil {
+		b, err = encodeMount(m, len(b)+mountSpare)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +118,59 @@ func (s *Store) RegisterMount(ctx context.Context, m Mount) (*Registration, erro
 // NewMountID returns a random ID for a mount, 16 hex digits.
 func NewMountID() string { return randomHex(8) }
 
+// Serve announces that a pending mount serves, as m says.
+func (r *Registration) Serve(m Mount) error {
+	now := r.m
+	now.Device, now.Passthrough, now.Reason, now.Trees, now.Pending = m.Device, m.Passthrough, m.Reason, m.Trees, false
+	return r.rewrite(now)
+}
+
+// Leave announces that the mount is about to go: nobody begins to use it any
+// more. Close ends the registration when it is gone.
+func (r *Registration) Leave() error {
+	if r.m.Pending {
+		return nil
+	}
+	now := r.m
+	now.Pending = true
+	return r.rewrite(now)
+}
+
+// mountSpare is how many bytes a registration is longer than what it says
+// first, for what it says later.
+const mountSpare = 512
+
+// rewrite overwrites the registration whole, by one write: it needs no space on
+// the disk, and the file's lock is held all the time.
+func (r *Registration) rewrite(m Mount) error {
+	fi, err := r.f.Stat()
+	if err != nil {
+		return fmt.Errorf("register mount of %s at %s: %w", r.s.dir, m.Dir, err)
+	}
+	b, err := encodeMount(m, int(fi.Size()))
+	if err == nil {
+		_, err = r.f.WriteAt(b, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("register mount of %s at %s: %w", r.s.dir, m.Dir, storeError(err))
+	}
+	r.m = m
+	return nil
+}
+
+// encodeMount pads a registration to size.
+func encodeMount(m Mount, size int) ([]byte, error) {
+	b, err := encodeJSON(m)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > size {
+		return nil, fmt.Errorf("%d bytes do not fit: %w", len(b), ErrInvalid)
+	}
+	b = append(b[:len(b)-1], bytes.Repeat([]byte{' '}, size-len(b))...)
+	return append(b, '\n'), nil
+}
+
 // ID of the registered mount.
 func (r *Registration) ID() string { return r.id }
 
@@ -116,7 +178,7 @@ func (r *Registration) ID() string { return r.id }
 func (r *Registration) Mount() Mount { return r.m }
 
 // Unused blocks until no [Store.Use] of the mount is left and none can begin
-// any more, which withdraws the registration; or until ctx ends. A mount that
+// any more, as after Leave; or until ctx ends. A mount that
 // nobody has used yet is given 30 s for the first use.
 func (r *Registration) Unused(ctx context.Context) error {
 	users := r.s.mountUsers(r.id)
@@ -140,7 +202,7 @@ func (r *Registration) Unused(ctx context.Context) error {
 		return err
 	}
 	defer f.Close()
-	return r.Close()
+	return r.Leave()
 }
 
 // Close withdraws the registration.
@@ -164,8 +226,8 @@ func (r *Registration) Close() error {
 }
 
 // Mounts lists the live mounts of this host and, with stale, those whose
-// server is dead though registered. A mount may be in another mount namespace:
-// see [Mount.Reachable].
+// server is dead though registered; neither has one that is being made or
+// unmounted. A mount may be in another mount namespace: see [Mount.Reachable].
 func (s *Store) Mounts(ctx context.Context) (live, stale []Mount, err error) {
 	ids, err := s.mountIDs()
 	if err != nil {
@@ -177,6 +239,7 @@ func (s *Store) Mounts(ctx context.Context) (live, stale []Mount, err error) {
 		case errors.Is(err, ErrNotFound):
 		case err != nil:
 			s.log.Warn("a mount's registration cannot be read", "err", err)
+		case alive && m.Pending:
 		case alive && sameKernel(m.Host, m.BootID):
 			live = append(live, m)
 		case !alive && (sameKernel(m.Host, m.BootID) || m.Host == thisHost().name):
@@ -197,7 +260,11 @@ func (s *Store) readMount(id string) (m Mount, live bool, err error) {
 		return m, false, fmt.Errorf("mount %s: %w", id, err)
 	}
 	defer f.Close()
-	if err := readJSON(path, &m); noFile(err) {
+	err = readJSON(path, &m)
+	if errors.Is(err, ErrCorrupt) {
+		err = readJSON(path, &m) // the first look may have met a rewrite
+	}
+	if noFile(err) {
 		return m, false, fmt.Errorf("mount %s: %w", id, ErrNotFound)
 	} else if err != nil {
 		return m, false, fmt.Errorf("mount %s: %w", id, err)
@@ -207,6 +274,13 @@ func (s *Store) readMount(id string) (m Mount, live bool, err error) {
 	}
 	free, err := tryFlock(f, unix.LOCK_SH)
 	return m, err == nil && !free, err
+}
+
+// Serves reports whether the server of a registered mount lives, and be it that
+// it mounts or unmounts just now.
+func (s *Store) Serves(m Mount) bool {
+	_, live, err := s.readMount(m.ID)
+	return err == nil && live
 }
 
 // ForgetMount removes the registration of a mount whose server is dead; one
@@ -245,9 +319,9 @@ func (s *Store) InUse(ctx context.Context, m Mount) (bool, error) {
 // in any process. [ErrNotFound] if it is leaving or dead.
 func (s *Store) Use(ctx context.Context, m Mount) (*os.File, error) {
 	gone := fmt.Errorf("mount %s at %s is leaving: %w", m.ID, m.Dir, ErrNotFound)
-	if _, live, err := s.readMount(m.ID); err != nil {
+	if now, live, err := s.readMount(m.ID); err != nil {
 		return nil, err
-	} else if !live {
+	} else if !live || now.Pending {
 		return nil, gone
 	}
 	f, err := s.openLockFile(s.mountUsers(m.ID))
@@ -260,8 +334,8 @@ func (s *Store) Use(ctx context.Context, m Mount) (*os.File, error) {
 		return nil, fmt.Errorf("use mount %s: %w", m.ID, err)
 	}
 	// The mount may have left between the look and the lock.
-	_, live, err := s.readMount(m.ID)
-	if !ok || err != nil || !live || !sameFile(f, f.Name()) {
+	now, live, err := s.readMount(m.ID)
+	if !ok || err != nil || !live || now.Pending || !sameFile(f, f.Name()) {
 		f.Close()
 		if errors.Is(err, ErrNotFound) {
 			os.Remove(f.Name()) // it may have been made again just now; no ID is used twice

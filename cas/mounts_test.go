@@ -15,7 +15,7 @@ func init() {
 	// serve registers a mount as a server does, without one, and leaves with
 	// its last user.
 	childRoles["serve"] = func(ctx context.Context, s *Store, args []string) error {
-		r, err := s.RegisterMount(ctx, Mount{ID: args[0], Dir: args[1], Auto: true, Reason: "a test"})
+		r, err := s.RegisterMount(ctx, Mount{ID: args[0], Dir: args[1], Auto: true, Reason: "a test", Pending: len(args) > 3})
 		if err != nil {
 			return err
 		}
@@ -28,7 +28,7 @@ func init() {
 			return err
 		}
 		fmt.Println("unused")
-		return nil
+		return r.Close()
 	}
 }
 
@@ -113,6 +113,57 @@ func TestStaleMount(t *testing.T) {
 	}
 	if err := s.ForgetMount(ctx, m); err != nil {
 		t.Errorf("forgetting it again: %v", err)
+	}
+}
+
+// A mount that is being made, or unmounted, is used by nobody; one whose server
+// dies then is known to be left over.
+func TestPendingMount(t *testing.T) {
+	s := newTestStore(t)
+	ctx := t.Context()
+	none := func(when string) {
+		t.Helper()
+		if live, stale, err := s.Mounts(ctx); err != nil || len(live)+len(stale) != 0 {
+			t.Errorf("%s: %+v, %+v, %v", when, live, stale, err)
+		}
+	}
+	r, err := s.RegisterMount(ctx, Mount{ID: "m1", Dir: "/nowhere", Pending: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none("while it is made")
+	if _, err := s.Use(ctx, r.Mount()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("used while it is made: %v", err)
+	}
+	if err := r.Serve(Mount{Device: "0:99", Reason: "a test"}); err != nil {
+		t.Fatal(err)
+	}
+	m := liveMount(t, s, "m1")
+	if m.Device != "0:99" || m.Reason != "a test" || m.Dir != "/nowhere" {
+		t.Errorf("it serves as %+v", m)
+	}
+	use, err := s.Use(ctx, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	use.Close()
+	if err := r.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	none("while it is unmounted")
+	if _, err := s.Use(ctx, m); !errors.Is(err, ErrNotFound) || !s.Serves(m) {
+		t.Errorf("used while it is unmounted: %v", err)
+	}
+	if err := r.Close(); err != nil || s.Serves(m) {
+		t.Errorf("closing: %v", err)
+	}
+	none("after its end")
+
+	c := startChild(t, "serve", s, nil, "m2", t.TempDir(), "until the end", "pending")
+	c.line()
+	c.kill()
+	if _, stale, err := s.Mounts(ctx); err != nil || len(stale) != 1 || stale[0].ID != "m2" {
+		t.Errorf("killed while it was made: %+v, %v", stale, err)
 	}
 }
 

@@ -45,6 +45,16 @@ func Serve(ctx context.Context, s *cas.Store, dir string, o Options) error {
 		return err
 	}
 	defer f.close()
+	// Before the kernel shows it, so that a server that dies in the midst leaves
+	// nothing that nobody knows of.
+	reg, err := s.RegisterMount(ctx, cas.Mount{
+		ID: f.id, Dir: dir, PID: os.Getpid(), UID: os.Geteuid(), Auto: o.Auto, AllowOther: o.AllowOther,
+		Metrics: o.Metrics, Pending: true,
+	})
+	if err != nil {
+		return fmt.Errorf("register the mount %s: %w", dir, err)
+	}
+	defer reg.Close()
 	c, err := connect(f, dir)
 	if err != nil {
 		return err
@@ -54,7 +64,7 @@ func Serve(ctx context.Context, s *cas.Store, dir string, o Options) error {
 		defer close(served)
 		c.server.Serve()
 	}()
-	err = f.serve(ctx, c, served)
+	err = f.serve(ctx, c, reg, served)
 	if uerr := c.shutdown(served); err == nil {
 		err = uerr
 	}
@@ -63,39 +73,37 @@ func Serve(ctx context.Context, s *cas.Store, dir string, o Options) error {
 
 // serve adds the connection for trees of small files, where this process may
 // mount it, and waits for the reason to end.
-func (f *filesystem) serve(ctx context.Context, c *connection, served <-chan struct{}) error {
+func (f *filesystem) serve(ctx context.Context, c *connection, reg *cas.Registration, served <-chan struct{}) error {
 	if !c.root {
-		return f.run(ctx, c, "", served)
+		return f.run(ctx, c, reg, "", served)
 	}
 	small, err := f.connectSmall()
 	if err != nil {
 		f.log.Warn("inputs of many small files will be read slowly", "err", err)
-		return f.run(ctx, c, "", served)
+		return f.run(ctx, c, reg, "", served)
 	}
 	defer small.close()
-	return f.run(ctx, c, small.path(), served)
+	return f.run(ctx, c, reg, small.path(), served)
 }
 
-// run registers the served mount and waits for the reason to end it; trees is
+// run tells that the mount serves and waits for the reason to end it; trees is
 // the namespace with the trees of small files.
-func (f *filesystem) run(ctx context.Context, c *connection, trees string, served <-chan struct{}) error {
+func (f *filesystem) run(ctx context.Context, c *connection, reg *cas.Registration, trees string, served <-chan struct{}) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if ctx.Err() != nil {
 		return nil
 	}
-	m := cas.Mount{
-		ID: f.id, Dir: c.dir, PID: os.Getpid(), UID: os.Geteuid(), Device: c.mount.device,
-		Auto: f.opts.Auto, AllowOther: f.opts.AllowOther, Passthrough: f.passthrough, Reason: c.reason,
-		Trees: trees, Metrics: f.opts.Metrics,
-	}
 	fault.At(fault.MountAttached)
-	reg, err := f.store.RegisterMount(ctx, m)
-	if err != nil {
-		return fmt.Errorf("register the mount %s: %w", c.dir, err)
+	if err := reg.Serve(cas.Mount{Device: c.mount.device, Passthrough: f.passthrough, Reason: c.reason, Trees: trees}); err != nil {
+		return err
 	}
-	// Withdrawn first, so that nobody begins to use what is being unmounted.
-	defer reg.Close()
+	// First, so that nobody begins to use what is being unmounted.
+	defer func() {
+		if err := reg.Leave(); err != nil {
+			f.log.Warn("others may try to use the mount while it goes", "err", err)
+		}
+	}()
 	defer f.closing.Store(true)
 	stop, err := f.follow()
 	if err != nil {

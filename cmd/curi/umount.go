@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -193,12 +192,8 @@ const (
 func awaitGone(ctx context.Context, s *cas.Store, m cas.Mount) error {
 	begun, asked := time.Now(), false
 	for time.Since(begun) < goneWait {
-		live, _, err := s.Mounts(ctx)
-		if err != nil {
-			return err
-		}
-		if !slices.ContainsFunc(live, func(l cas.Mount) bool { return l.ID == m.ID }) {
-			return nil
+		if !s.Serves(m) {
+			return s.ForgetMount(ctx, m) // it may have died on its way out
 		}
 		if !asked && time.Since(begun) > askWait {
 			asked = true

@@ -62,10 +62,10 @@ const (
 	TakeoverReady   Step = "takeover.ready"   // the lock that is to replace a silent host's is made
 	TakeoverDone    Step = "takeover.done"    // it is in place
 	MountStarting   Step = "mount.starting"   // curi holds the right to start a mount, no server runs
-	MountAttached   Step = "mount.attached"   // the kernel shows the mount, the store knows nothing of it
-	MountRegistered Step = "mount.registered" // the store knows it, nobody was told that it serves
+	MountAttached   Step = "mount.attached"   // the kernel shows the mount, nobody may use it
+	MountRegistered Step = "mount.registered" // it may be used, nobody was told that it serves
 	MountServing    Step = "mount.serving"    // curi was told that it serves, and does not hold it yet
-	MountWithdrawn  Step = "mount.withdrawn"  // the store knows it no more, the kernel shows it
+	MountWithdrawn  Step = "mount.withdrawn"  // nobody may use it any more, the kernel shows it
 )
 
 // A run.
