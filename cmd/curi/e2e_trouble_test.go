@@ -153,3 +153,26 @@ func TestMountDiesUnderARun(t *testing.T) {
 		t.Error(text)
 	}
 }
+
+// A server died, somebody unmounted by hand, and another server serves at the
+// same place by now: its mount is not the stale one.
+func TestStaleMountBelowALiveOne(t *testing.T) {
+	s := newSite(t, byMount)
+	if err := syscall.Kill(s.server(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually(nil, "the mount to be dead", func() bool { return s.run("ls", s.mount).status != 0 })
+	s.ok("umount", s.mount)
+	// As from fstab: curi mount would have told of the dead one.
+	j := s.begin("curifs", s.store, s.mount)
+	s.eventually(j, "the mount to serve", func() bool { return s.run("test", "-d", s.mount+"/artifacts").status == 0 })
+	s.ok("curi", "umount", "--stale")
+	if text := s.ok("cat", s.mount+"/artifacts/digits/numbers.txt"); text != "1 2 3 4\n" {
+		t.Error(text)
+	}
+	s.ok("curi", "umount", s.mount)
+	if o := s.finish(j); o.status != 0 {
+		t.Error(o)
+	}
+	s.ok("curi", "mount", s.mount)
+}

@@ -119,7 +119,7 @@ func (a *app) clearStale(ctx context.Context, s *cas.Store, stale []cas.Mount) e
 	done := []string{}
 	var failed []error
 	for _, m := range stale {
-		if isMountPoint(m.Dir) {
+		if leftMounted(m) {
 			if err := detach(m.Dir, true); err != nil {
 				failed = append(failed, fmt.Errorf("unmounting %s: %w", m.Dir, err))
 				continue
@@ -144,6 +144,13 @@ func (a *app) clearStale(ctx context.Context, s *cas.Store, stale []cas.Mount) e
 		a.say("no mount of %s is stale", s.Dir())
 	}
 	return nil
+}
+
+// leftMounted reports whether the kernel still shows a mount whose server died.
+// At its place another server may serve by now, with the same device number; one
+// that died in another mount namespace had its place there.
+func leftMounted(m cas.Mount) bool {
+	return m.Reachable() && isMountPoint(m.Dir) && isDead(m.Dir)
 }
 
 // detach unmounts dir, as root directly, else through fusermount3. lazy lets
