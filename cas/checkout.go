@@ -25,7 +25,8 @@ type CheckoutOptions struct {
 }
 
 // Checkout writes the tree below dir, which must not exist or be an empty
-// directory ([ErrExists]); parents are made. Files are reflinks where the
+// directory ([ErrExists]); parents are made. One that did not exist is there
+// only when it is whole, whatever ends this process. Files are reflinks where the
 // filesystem has them, else copies. Metadata of files and of the tree is set as
 // extended attributes where the filesystem takes them, and modification times
 // that the tree keeps are set. What was made is removed again on an error.
@@ -42,7 +43,7 @@ func (s *Store) Checkout(ctx context.Context, tree Digest, dir string, o Checkou
 		return fmt.Errorf("check out to %s: %w", dir, err)
 	}
 	c := &checkout{s: s, o: o, dir: dir}
-	if err := c.run(ctx, tree); err != nil {
+	if err := c.run(ctx, tree, dir); err != nil {
 		return fmt.Errorf("check out to %s: %w", dir, checkoutSpace(err))
 	}
 	return nil
@@ -63,7 +64,7 @@ func checkoutSpace(err error) error {
 type checkout struct {
 	s   *Store
 	o   CheckoutOptions
-	dir string
+	dir string // that is filled
 
 	dirs  []checkoutEntry // parents first
 	files []checkoutEntry
@@ -80,24 +81,30 @@ type checkoutEntry struct {
 	attrs Attrs // of the entry, and for the file of a single-file tree of the tree
 }
 
-func (c *checkout) run(ctx context.Context, tree Digest) error {
+func (c *checkout) run(ctx context.Context, tree Digest, dir string) error {
 	release, err := c.s.hold(ctx, "a checkout", tree)
 	if err != nil {
 		return err
 	}
 	defer release()
+	target := checkoutTarget(dir)
+	c.dir = target.fill
 	if err := c.plan(ctx, tree); err != nil {
 		return err
 	}
-	undo, err := makeEmptyDir(c.dir)
+	undo, err := target.make()
 	if err != nil {
 		return err
 	}
+	defer target.close()
 	fault.At(fault.CheckoutMade)
 	if err := c.write(ctx); err != nil {
 		return also(err, undo())
 	}
 	fault.At(fault.CheckoutFilled)
+	if err := target.name(); err != nil {
+		return also(err, undo())
+	}
 	return nil
 }
 
@@ -128,54 +135,6 @@ func (c *checkout) plan(ctx context.Context, tree Digest) error {
 		}
 		return nil
 	})
-}
-
-// makeEmptyDir makes dir, if need be with parents, or accepts an empty one.
-// undo removes what was made, and everything in dir.
-func makeEmptyDir(dir string) (undo func() error, err error) {
-	ents, err := os.ReadDir(dir)
-	switch {
-	case err == nil && len(ents) > 0:
-		return nil, fmt.Errorf("the directory is not empty: choose another or remove it: %w", ErrExists)
-	case err == nil:
-		return func() error { return removeBelow(dir) }, nil
-	case errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("there is a file in the way (%w): %w", err, ErrExists)
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, err
-	}
-	if _, err := os.Lstat(dir); err == nil {
-		return nil, fmt.Errorf("a symlink that leads nowhere is in the way: %w", ErrExists)
-	}
-	var parents []string // that lack, lowest first
-	for parent := filepath.Dir(dir); ; parent = filepath.Dir(parent) {
-		if _, err := os.Stat(parent); err == nil || parent == filepath.Dir(parent) {
-			break
-		}
-		parents = append(parents, parent)
-	}
-	undo = func() error {
-		err := removeAll(dir)
-		// Others may have put something into the parents by now.
-		for _, parent := range parents {
-			os.Remove(parent)
-		}
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, also(err, undo())
-	}
-	return undo, nil
-}
-
-func removeBelow(dir string) error {
-	ents, err := os.ReadDir(dir)
-	for _, e := range ents {
-		if rerr := removeAll(filepath.Join(dir, e.Name())); err == nil {
-			err = rerr
-		}
-	}
-	return err
 }
 
 func (c *checkout) write(ctx context.Context) error {

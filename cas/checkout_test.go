@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 	"time"
 )
 
@@ -161,6 +163,43 @@ func TestCheckoutCleansUp(t *testing.T) {
 	if err := s.Checkout(ctx, Sum([]byte("none")), filepath.Join(base, "none"), CheckoutOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a tree that is not stored: %v", err)
 	}
+}
+
+// Half a directory must not look like the whole, and what a checkout left that
+// was cut off goes with the next.
+func TestCheckoutThatIsCutOff(t *testing.T) {
+	s := newTestStore(t)
+	tree := mixedTree(t, s)
+	dir := filepath.Join(t.TempDir(), "copy")
+	abandoned, busy := unfinished(dir)+"0000", unfinished(dir)+"1111"
+	for _, d := range []string{abandoned, busy} {
+		if err := os.MkdirAll(filepath.Join(d, "x"), 0o555); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := os.Open(busy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := flock(other, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	err = s.Checkout(t.Context(), tree, dir, CheckoutOptions{Progress: func(_, _, _, _ int64) {
+		asked = true
+		if _, err := os.Lstat(dir); err == nil {
+			t.Error("it has its name before it is whole")
+		}
+	}})
+	if err != nil || !asked {
+		t.Fatal(asked, err)
+	}
+	ents, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil || len(ents) != 2 || ents[0].Name() != filepath.Base(busy) || ents[1].Name() != "copy" {
+		t.Errorf("left: %v, %v", ents, err)
+	}
+	os.Chmod(busy, 0o755)
 }
 
 func TestCheckoutLinks(t *testing.T) {
