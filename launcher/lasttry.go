@@ -15,8 +15,9 @@ import (
 	"github.com/curi-store/curi/stages"
 )
 
-// orphanTime is how long the processes of a lost run may take to die.
-const orphanTime = 5 * time.Second
+// orphanTime is how long the processes of a lost run may take to die once they
+// are killed.
+const orphanTime = 10 * time.Second
 
 // lastTry is what an earlier run of the same key left.
 type lastTry struct {
@@ -37,7 +38,7 @@ func (r *run) readLast(ctx context.Context) (lastTry, error) {
 	if err := markLost(ctx, r.s, st.Run); err != nil {
 		return lastTry{}, err
 	}
-	if err := r.awaitOrphans(ctx, st.Run); err != nil {
+	if err := r.endOrphans(ctx, st.Run); err != nil {
 		return lastTry{}, err
 	}
 	root, _ := os.ReadFile(filepath.Join(r.place.Dir(), rootFile))
@@ -98,19 +99,25 @@ func markLost(ctx context.Context, s *cas.Store, id string) error {
 	return s.Refresh(ctx)
 }
 
-// awaitOrphans refuses a place while a process of its last run lives: it
-// could write into what the next one reads.
-func (r *run) awaitOrphans(ctx context.Context, id string) error {
+// endOrphans kills what lives of the place's last run: its curi and its guard,
+// who would have done so, were killed at once, and it could write into what the
+// next run reads.
+func (r *run) endOrphans(ctx context.Context, id string) error {
 	deadline := time.Now().Add(orphanTime)
-	for {
+	for said := false; ; {
 		left := processesOfRun(id)
 		if len(left) == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("%w: %s of the lost run %s still lives and may write into its work directories: end it (kill %d) and run this again",
+			return fmt.Errorf("%w: %s of the lost run %s cannot be killed and may write into its work directories: end it (process %d) and run this again",
 				ErrRefused, names(left), id, left[0].PID)
 		}
+		if !said {
+			r.warn("killing what is left of the lost run %s: %s", id, names(left))
+			said = true
+		}
+		signalAll(left, syscall.SIGKILL)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
