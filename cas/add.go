@@ -29,17 +29,35 @@ type Added struct {
 	Bytes  int64
 	Files  int64
 
-	pin *Pin
+	pin  *Pin
+	take *taker // of files that were taken away; nil for all others
 }
 
-// Release ends the pin that keeps the tree from being collected; call it once
-// a ref names the tree. Calling it again does nothing.
+// Release ends the pin that keeps the tree from being collected, and removes
+// what is left of files that were sealed or moved; call it once a ref names the
+// tree. Calling it again does nothing.
 func (a *Added) Release() {
+	if a.take != nil {
+		a.take.done()
+		a.take = nil
+	}
 	if a.pin != nil {
 		// The pin is void without its holder anyway.
 		_ = a.pin.Release()
 		a.pin = nil
 	}
+}
+
+// Undo is Release for a caller that could not name the tree: files that were
+// sealed or moved are put back first.
+func (a *Added) Undo(ctx context.Context) error {
+	var err error
+	if a.take != nil {
+		err = a.take.undo(context.WithoutCancel(ctx))
+		a.take = nil
+	}
+	a.Release()
+	return err
 }
 
 // AddPath stores the file or directory at path. What .curiignore files and
@@ -49,11 +67,17 @@ func (a *Added) Release() {
 // [ErrNotFound], [ErrInvalid], [ErrChanged] for a file that changes while it
 // is read, [ErrNoSpace], and with o.Move [ErrBusy].
 //
-// Where o.Move is set, the files are gone from path after success; those that
-// are hard-linked from elsewhere are copied first.
+// Where o.Move is set, the files are gone from path after [Added.Release]; those
+// that are hard-linked from elsewhere are copied first. See [Store.Seal] for
+// what happens if that never comes.
 func (s *Store) AddPath(ctx context.Context, path string, o AddOptions) (*Added, error) {
 	if o.Move && o.Reference {
 		return nil, fmt.Errorf("add %s: it can be moved or referred to, not both: %w", path, ErrInvalid)
+	}
+	if o.Move {
+		if err := s.PutBack(ctx, path); err != nil {
+			return nil, fmt.Errorf("move: %w", err)
+		}
 	}
 	sc := &scanner{ctx: ctx, follow: o.Follow, ignore: true, always: o.Exclude, store: s.dir}
 	root, err := sc.scan(path)

@@ -94,7 +94,7 @@ func TestKilledAdd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer mine.Close()
-	if _, _, err := s.sweepStaging(0, false); err != nil {
+	if _, _, err := s.sweepStaging(t.Context(), 0, false, func(Digest) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
 	now, err := filepath.Glob(filepath.Join(s.Dir(), "staging", "*", stagingLock))

@@ -64,7 +64,7 @@ func (s *Store) collect(ctx context.Context, o CollectOptions) (r CollectReport,
 	if err := s.makeDirs(filepath.Join(s.dir, "staging")); err != nil && !o.DryRun {
 		return r, err
 	}
-	_, n, err := s.sweepStaging(o.StagingAge, o.DryRun)
+	_, n, err := s.sweepStaging(ctx, o.StagingAge, o.DryRun, func(d Digest) bool { return c.m.trees[d] })
 	if err != nil {
 		return r, err
 	}
@@ -114,6 +114,9 @@ func (c *collector) sweepAlone(ctx context.Context, expired map[string]expiry) e
 		return err
 	}
 	if err := c.m.mark(ctx, roots); err != nil {
+		return err
+	}
+	if err := c.s.takenBlobs(func(d Digest) { c.m.blobs[d] = true }); err != nil {
 		return err
 	}
 	fault.At(fault.CollectMarked)

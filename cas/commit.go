@@ -75,6 +75,11 @@ func (e *errMissing) Error() string { return "what the store had was collected m
 // It may fail with *errMissing, and be called again.
 func (b *batch) publish(ctx context.Context, what string, root Digest) (*Pin, error) {
 	fault.At(fault.PublishStaged)
+	if b.take != nil {
+		if err := b.take.hide(root); err != nil {
+			return nil, err
+		}
+	}
 	if err := b.syncStaged(); err != nil {
 		return nil, err
 	}
@@ -229,12 +234,7 @@ func (b *batch) publishBlob(d Digest, st *staged, to string) error {
 		}
 		return nil
 	case st.sealed != nil:
-		a, err := b.st.area()
-		if err != nil {
-			return err
-		}
-		defer b.st.giveBack(a)
-		return st.sealed.rename(b.s, a, to)
+		return st.sealed.publish(b.s, to)
 	}
 	if err := b.s.rename(st.path, to); err != nil {
 		return fmt.Errorf("store blob %s: %w", d.Short(), err)
@@ -281,6 +281,5 @@ func syncNames(dirs map[string]bool) error {
 	return syncAll(paths, paths[0])
 }
 
-// Close removes what is left in staging. Sealed files that were not published
-// stay where they are.
+// Close removes what is left in staging.
 func (b *batch) Close() error { return b.st.Close() }

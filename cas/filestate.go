@@ -14,14 +14,14 @@ type fileState struct {
 	mtime, ctime int64 // ns since 1970
 	mode         uint32
 	nlink        uint64
-	uid          uint32
+	uid, gid     uint32
 }
 
 func stateOf(st *unix.Stat_t) fileState {
 	return fileState{
 		dev: uint64(st.Dev), ino: uint64(st.Ino), size: st.Size, blocks: int64(st.Blocks),
 		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(),
-		mode: uint32(st.Mode), nlink: uint64(st.Nlink), uid: st.Uid,
+		mode: uint32(st.Mode), nlink: uint64(st.Nlink), uid: st.Uid, gid: st.Gid,
 	}
 }
 

@@ -29,7 +29,7 @@ type staged struct {
 	size     int64
 	path     string      // the file to rename into the store; "" if the store has the blob
 	outboard string      // its outboard, staged; "" if it has none
-	sealed   *sealedFile // path is not in staging but where a program left it
+	sealed   *sealedFile // path is where a program left it, until that is hidden in staging
 }
 
 // batch gathers what one add stores. The methods may be called by several
@@ -43,6 +43,7 @@ type batch struct {
 	trees  []stagedTree // children before parents
 	isTree map[Digest]bool
 
+	take       *taker // of a seal or a move
 	references []pendingReference
 
 	noClone atomic.Bool // this filesystem shares no blocks between files
@@ -78,6 +79,13 @@ func (s *Store) hasWholeBlob(d Digest, size int64) bool {
 func (b *batch) put(d Digest, st *staged) {
 	b.mu.Lock()
 	b.blobs[d] = st
+	b.mu.Unlock()
+}
+
+// moved notes where a sealed file lies now.
+func (b *batch) moved(d Digest, path string) {
+	b.mu.Lock()
+	b.blobs[d].path = path
 	b.mu.Unlock()
 }
 

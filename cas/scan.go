@@ -27,6 +27,7 @@ type node struct {
 	digest Digest    // once stored
 	size   int64     // of a file, or of all files below a directory
 	taken  fileState // of a file that Seal took, as it was then
+	xattrs Attrs     // user.* of it
 }
 
 // path is where the node lies on disk, or in the fs.FS.

@@ -35,9 +35,14 @@ type SealOptions struct {
 // attributes become attributes and are removed from the inode. A single file
 // becomes a Single tree with the file at o.As, by default under its own name.
 //
-// After success path is gone. After a failure everything is as it was. Symlinks
-// that lead out of path, FIFOs, sockets and devices are [ErrInvalid].
+// What is left at path goes with [Added.Release]. After a failure, and after
+// [Added.Undo], everything is as it was; a process that dies in between leaves
+// that to the next Seal or [Store.PutBack] of path. Symlinks that lead out of
+// path, FIFOs, sockets and devices are [ErrInvalid].
 func (s *Store) Seal(ctx context.Context, path string, o SealOptions) (*Added, error) {
+	if err := s.PutBack(ctx, path); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
 	sc := &scanner{ctx: ctx, seal: true, store: s.dir}
 	root, err := sc.scan(path)
 	if err != nil {
@@ -65,17 +70,29 @@ type taker struct {
 
 	mu     sync.Mutex
 	names  map[fileID][]*node // every file by device and inode
-	sealed []*sealedFile
+	sealed map[Digest]*sealedFile
+
+	root *node
+	list []takenEntry // what stands in the staging directory's list
 }
 
-// take stores everything below root by renaming, and removes what is left.
+// take stores everything below root by renaming. What is left is removed when
+// the result is released.
 func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, err error) {
 	b, err := s.newBatch()
 	if err != nil {
 		return nil, err
 	}
-	defer b.Close()
-	t := &taker{adder: &adder{s: s, b: b}, names: map[fileID][]*node{}, held: maxLeases()}
+	t := &taker{adder: &adder{s: s, b: b}, root: root, names: map[fileID][]*node{}, sealed: map[Digest]*sealedFile{}, held: maxLeases()}
+	b.take = t
+	defer func() {
+		for _, sf := range t.sealed {
+			sf.close()
+		}
+		if err != nil {
+			err = also(err, t.undo(context.WithoutCancel(ctx)))
+		}
+	}()
 	var st unix.Stat_t
 	if err := unix.Stat(s.dir, &st); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: s.dir, Err: err}
@@ -86,14 +103,6 @@ func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, 
 		t.names[key] = append(t.names[key], n)
 	})
 	t.count(root, o.progress)
-	defer func() {
-		if err != nil {
-			err = also(err, t.restore(context.WithoutCancel(ctx)))
-		}
-		for _, sf := range t.sealed {
-			sf.close()
-		}
-	}()
 	if err := t.checkSpace(ctx, root, t.copies); err != nil {
 		return nil, err
 	}
@@ -101,31 +110,55 @@ func (s *Store) take(ctx context.Context, root *node, o takeOptions) (_ *Added, 
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.verb, noSpace(err, s.dir))
 	}
-	fault.At(fault.SealStored)
-	if err := root.remove(); err != nil {
-		s.log.Warn("stored, and not removed", "path", root.path(), "error", err)
-	}
+	added.take = t
 	return added, nil
 }
 
-// restore puts back what was sealed.
-func (t *taker) restore(ctx context.Context) (err error) {
-	if len(t.sealed) == 0 {
-		return nil
+// hide takes the sealed files away from where they lie, once it is written
+// down, durably, where that is.
+func (t *taker) hide(tree Digest) error {
+	if len(t.list) == 0 {
+		list, err := t.s.listTaken(t.root)
+		if err != nil {
+			return err
+		}
+		if err := t.s.writeTaken(t.b.st.dir, tree, list); err != nil {
+			return err
+		}
+		t.list = list
 	}
-	a, err := t.b.st.area()
-	if err != nil {
-		return err
-	}
-	defer t.b.st.giveBack(a)
-	for _, sf := range t.sealed {
-		if rerr := sf.restore(ctx, a); err == nil {
-			err = rerr
-		} else {
-			err = also(err, rerr)
+	var todo []Digest
+	for d, sf := range t.sealed {
+		if sf.hidden == "" {
+			todo = append(todo, d)
 		}
 	}
-	return err
+	return parallel(context.Background(), len(todo), addWorkers(), func(_ context.Context, i int) error {
+		to := hiddenPath(t.b.st.dir, todo[i])
+		if err := t.sealed[todo[i]].hide(t.s, to, t.uid, t.gid); err != nil {
+			return err
+		}
+		t.b.moved(todo[i], to)
+		return nil
+	})
+}
+
+// done removes what is left of what was taken, now that a ref names it.
+func (t *taker) done() {
+	fault.At(fault.SealStored)
+	if err := t.root.remove(); err != nil {
+		t.s.log.Warn("stored, and not removed", "path", t.root.path(), "error", err)
+	}
+	t.b.Close()
+}
+
+// undo puts everything back.
+func (t *taker) undo(ctx context.Context) error {
+	if err := t.s.putBackTaken(ctx, t.b.st.dir, t.list); err != nil {
+		t.b.st.abandon() // PutBack tries again
+		return err
+	}
+	return t.b.Close()
 }
 
 // copies reports whether the file cannot be renamed into the store: it lies on
@@ -179,7 +212,7 @@ func (t *taker) takeFile(ctx context.Context, n *node) error {
 	}
 	meta := slices.DeleteFunc(slices.Clone(user), func(x Attr) bool { return !strings.HasPrefix(x.Key, MetaPrefix) })
 	for _, k := range all {
-		k.digest, k.size, k.attrs, k.taken = d, sf.state.size, meta, sf.state
+		k.digest, k.size, k.attrs, k.taken, k.xattrs = d, sf.state.size, meta, sf.state, user
 		t.meter.file()
 	}
 	return nil
@@ -223,17 +256,14 @@ func (t *taker) takeBytes(ctx context.Context, sf *sealedFile, user Attrs) (d Di
 		return d, false, err
 	}
 	t.mu.Lock()
-	t.sealed = append(t.sealed, sf)
+	t.sealed[d] = sf
 	t.held--
-	crowded := t.held < 0
+	sf.crowd = t.held < 0
 	t.mu.Unlock()
 	fault.At(fault.SealHashed)
-	if err := sf.prepare(t.uid, t.gid, user); err != nil {
-		return d, true, err
-	}
-	fault.At(fault.SealPrepared)
-	if crowded {
-		sf.giveUpLease()
+	sf.xattrs = user
+	if sf.crowd {
+		sf.close()
 	}
 	t.b.put(d, &staged{size: st.size, path: sf.names[0], outboard: outPath, sealed: sf})
 	return d, true, nil

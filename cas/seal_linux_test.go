@@ -261,6 +261,7 @@ func TestMove(t *testing.T) {
 	if err != nil || !os.SameFile(inode, blob) {
 		t.Errorf("not renamed: %v", err)
 	}
+	a.Release()
 	left, err := os.ReadDir(dir)
 	if err != nil || len(left) != 1 || left[0].Name() != "skip.tmp" {
 		t.Errorf("left %v %v", left, err)

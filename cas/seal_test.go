@@ -28,6 +28,7 @@ func TestSealTree(t *testing.T) {
 	if err != nil || !os.SameFile(before, after) || after.Mode() != 0o444 {
 		t.Errorf("the file was not renamed into the store: %v %v", after, err)
 	}
+	a.Release()
 	if _, err := os.Lstat(out); !os.IsNotExist(err) {
 		t.Errorf("%s is still there: %v", out, err)
 	}

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,20 +24,19 @@ var (
 const leaseWait = 2 * time.Second
 
 // sealedFile is a file whose bytes can change no more. It is where a program
-// left it, until rename.
+// left it, until hide; then in staging, until publish makes it a blob.
 type sealedFile struct {
 	names  []string // every name of the inode, absolute; the first one goes into the store
+	hidden string   // its only name, in staging; "" before hide
 	f      *os.File // holds the lease; nil if it was given up to save descriptors
 	leased bool     // f has a lease; false where there are none
 	state  fileState
-
-	// As the program left them, to be put back if nothing is published.
-	mode   uint32
-	uid    uint32
-	gid    uint32
-	xattrs Attrs  // user.* that were removed
-	moved  string // where the file is now, "" before rename
+	xattrs Attrs // user.* that are to go
+	crowd  bool  // too many files are open: f is not kept
 }
+
+// path is where the file lies.
+func (sf *sealedFile) path() string { return cmp.Or(sf.hidden, sf.names[0]) }
 
 // seal opens the inode with the given names, of which was tells, under a read
 // lease.
@@ -136,21 +136,15 @@ func (sf *sealedFile) check() error {
 
 // prepare makes the inode what a blob is: read-only, without user attributes,
 // owned as the store is.
-func (sf *sealedFile) prepare(storeUID, storeGID int, xattrs Attrs) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(sf.f.Fd()), &st); err != nil {
-		return &os.PathError{Op: "fstat", Path: sf.names[0], Err: err}
-	}
-	sf.mode, sf.uid, sf.gid = uint32(st.Mode)&0o7777, st.Uid, st.Gid
-	for _, x := range xattrs {
+func (sf *sealedFile) prepare(storeUID, storeGID int) error {
+	for _, x := range sf.xattrs {
 		if err := unix.Fremovexattr(int(sf.f.Fd()), x.Key); err != nil {
 			return fmt.Errorf("remove attribute %s of %s: %w", x.Key, sf.names[0], err)
 		}
-		sf.xattrs = append(sf.xattrs, x)
 	}
 	// An access list could let somebody write still.
 	_ = unix.Fremovexattr(int(sf.f.Fd()), "system.posix_acl_access")
-	if os.Geteuid() == 0 && (int(st.Uid) != storeUID || int(st.Gid) != storeGID) {
+	if os.Geteuid() == 0 && (int(sf.state.uid) != storeUID || int(sf.state.gid) != storeGID) {
 		if err := sf.f.Chown(storeUID, storeGID); err != nil {
 			return fmt.Errorf("take over %s: %w", sf.names[0], err)
 		}
@@ -158,63 +152,70 @@ func (sf *sealedFile) prepare(storeUID, storeGID int, xattrs Attrs) error {
 	if err := sf.f.Chmod(blobMode); err != nil {
 		return fmt.Errorf("make %s read-only: %w", sf.names[0], err)
 	}
+	return nil
+}
+
+// hide takes the file away to the path to, in staging: from then on nobody can
+// open it by a name or give its name to another file. It is looked at once more
+// before it is published, when who was just about to open it has done so.
+func (sf *sealedFile) hide(s *Store, to string, storeUID, storeGID int) error {
+	if err := sf.again(s); err != nil {
+		return err
+	}
+	if err := sf.check(); err != nil {
+		return err
+	}
+	if err := sf.prepare(storeUID, storeGID); err != nil {
+		return err
+	}
+	fault.At(fault.SealPrepared)
+	for _, name := range sf.names[1:] {
+		// By way of the same place: what stands there by now must not be removed.
+		if err := takeAway(name, to, sf.state); err != nil {
+			return fmt.Errorf("seal: %w", err)
+		}
+		if err := os.Remove(to); err != nil {
+			return fmt.Errorf("seal %s: %w", name, err)
+		}
+	}
+	if err := takeAway(sf.names[0], to, sf.state); err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	sf.hidden = to
+	sf.state.nlink = 1
+	if err := sf.check(); err != nil {
+		return err
+	}
 	state, err := fstatFile(sf.f)
+	if err == nil && sf.crowd {
+		sf.close()
+	}
 	sf.state = state
 	return err
 }
 
-// giveUpLease closes the descriptor; rename takes the lease again.
-func (sf *sealedFile) giveUpLease() {
-	sf.f.Close()
-	sf.f = nil
-}
-
-// rename makes the file the blob at to, by way of the staging area, where
-// nobody can give its name to another file.
-func (sf *sealedFile) rename(s *Store, a *stagingArea, to string) error {
-	if sf.f == nil {
-		if err := sf.sealAgain(s); err != nil {
-			return err
-		}
+// publish makes the hidden file the blob at to.
+func (sf *sealedFile) publish(s *Store, to string) error {
+	if err := sf.again(s); err != nil {
+		return err
 	}
 	defer sf.close()
 	if err := sf.check(); err != nil {
 		return err
 	}
-	for i, name := range sf.names[1:] {
-		away := a.path()
-		err := takeAway(name, away, sf.state)
-		if err == nil {
-			err = os.Remove(away)
-		}
-		if err != nil {
-			sf.relink(sf.names[1 : i+1])
-			return fmt.Errorf("seal: %w", err)
-		}
+	if err := s.rename(sf.hidden, to); err != nil {
+		return fmt.Errorf("seal %s: %w", sf.names[0], err)
 	}
-	staged := a.path()
-	err := takeAway(sf.names[0], staged, sf.state)
-	if err == nil {
-		if err = s.rename(staged, to); err == nil {
-			sf.moved = to
-			fault.At(fault.SealNamed)
-			return nil
-		}
-		err = also(err, putBack(staged, sf.names[0]))
-	}
-	sf.relink(sf.names[1:])
-	return fmt.Errorf("seal: %w", err)
+	fault.At(fault.SealNamed)
+	return nil
 }
 
-func (sf *sealedFile) relink(names []string) {
-	for _, name := range names {
-		_ = linkBack(sf.names[0], name)
+// again takes a lease that was given up; since then nothing may have changed.
+func (sf *sealedFile) again(s *Store) error {
+	if sf.f != nil {
+		return nil
 	}
-}
-
-// sealAgain takes the lease that was given up; since then nothing may have changed.
-func (sf *sealedFile) sealAgain(s *Store) error {
-	again, err := s.seal(context.Background(), sf.names, sf.state)
+	again, err := s.seal(context.Background(), []string{sf.path()}, sf.state)
 	if err != nil {
 		return fmt.Errorf("seal %s: %w", sf.names[0], err)
 	}
@@ -232,40 +233,4 @@ func (sf *sealedFile) close() {
 		sf.f.Close()
 		sf.f = nil
 	}
-}
-
-// restore puts the file back as the program left it, after a failure. What
-// became a blob meanwhile stays one; its place gets a copy, made in a.
-func (sf *sealedFile) restore(ctx context.Context, a *stagingArea) error {
-	defer sf.close()
-	f := sf.f
-	if sf.moved != "" {
-		blob, err := os.Open(sf.moved)
-		if err != nil {
-			return err
-		}
-		defer blob.Close()
-		copied := a.path()
-		if f, _, err = cloneOrCopy(ctx, blob, copied, 0o600); err == nil {
-			defer f.Close()
-			err = putBack(copied, sf.names[0])
-		}
-		if err != nil {
-			return fmt.Errorf("put %s back, its bytes are in %s: %w", sf.names[0], sf.moved, err)
-		}
-		sf.relink(sf.names[1:])
-	} else if f == nil {
-		var err error
-		if f, err = openTaken(sf.names[0], sf.state); err != nil {
-			return err
-		}
-		defer f.Close()
-	}
-	if os.Geteuid() == 0 {
-		_ = f.Chown(int(sf.uid), int(sf.gid))
-	}
-	for _, x := range sf.xattrs {
-		_ = unix.Fsetxattr(int(f.Fd()), x.Key, []byte(x.Value), 0)
-	}
-	return unix.Fchmod(int(f.Fd()), sf.mode)
 }

@@ -1,6 +1,7 @@
 package cas
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -125,9 +126,14 @@ func (st *staging) Close() error {
 	return err
 }
 
+// abandon leaves everything as if this process had died.
+func (st *staging) abandon() { st.lock.Close() }
+
 // sweepStaging removes the staging directories that no living process fills
 // and that are older than age; it returns how many files and bytes those held.
-func (s *Store) sweepStaging(age time.Duration, dryRun bool) (files, bytes int64, err error) {
+// What was taken away from elsewhere is put back, unless needed says that the
+// tree which it became has a name.
+func (s *Store) sweepStaging(ctx context.Context, age time.Duration, dryRun bool, needed func(Digest) bool) (files, bytes int64, err error) {
 	entries, err := os.ReadDir(filepath.Join(s.dir, "staging"))
 	if err != nil {
 		return 0, 0, fmt.Errorf("look for abandoned staging: %w", err)
@@ -148,13 +154,13 @@ func (s *Store) sweepStaging(age time.Duration, dryRun bool) (files, bytes int64
 			}
 			continue
 		}
-		n, size := sweepStagingDir(dir, info, dryRun)
+		n, size := s.sweepStagingDir(ctx, dir, info, dryRun, needed)
 		files, bytes = files+n, bytes+size
 	}
 	return files, bytes, nil
 }
 
-func sweepStagingDir(dir string, info fs.FileInfo, dryRun bool) (files, bytes int64) {
+func (s *Store) sweepStagingDir(ctx context.Context, dir string, info fs.FileInfo, dryRun bool, needed func(Digest) bool) (files, bytes int64) {
 	lock, err := os.OpenFile(filepath.Join(dir, stagingLock), os.O_RDWR, 0)
 	switch {
 	case err == nil:
@@ -166,6 +172,11 @@ func sweepStagingDir(dir string, info fs.FileInfo, dryRun bool) (files, bytes in
 		return 0, 0 // being made
 	case !errors.Is(err, fs.ErrNotExist):
 		return 0, 0 // another user's
+	}
+	if tree, list, err := readTaken(dir); err == nil && len(list) > 0 && !needed(tree) {
+		if dryRun || !s.sweepTaken(ctx, dir, list) {
+			return 0, 0
+		}
 	}
 	filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() || e.Name() == stagingLock {

@@ -221,10 +221,12 @@ func (a *acceptance) outputs(ctx context.Context) (done []sealed, err error) {
 		if err != nil {
 			return done, fmt.Errorf("accept %s: output %s: %w", a.from.ID, out.Name, err)
 		}
-		done = append(done, sealed{out.Name, added})
-		if a.from, err = keepSealed(context.WithoutCancel(ctx), a.s, a.from, done[len(done)-1:]); err != nil {
-			return done, unnamed(a.s, done[len(done)-1], err)
+		it := sealed{out.Name, added}
+		if a.from, err = keepSealed(context.WithoutCancel(ctx), a.s, a.from, []sealed{it}); err != nil {
+			return done, unnamed(ctx, it, err)
 		}
+		added.Release()
+		done = append(done, it)
 	}
 	return done, nil
 }
@@ -258,6 +260,10 @@ func (a *acceptance) placeOutputs(ctx context.Context) (string, error) {
 	}
 	if left := processesOfRun(a.from.ID); len(left) > 0 {
 		return "", fmt.Errorf("%w: accept %s: %s of that run still lives and may write: end it first", ErrRefused, a.from.ID, names(left))
+	}
+	// What was cut off while it was sealed is an output as a whole or not at all.
+	if err := a.s.PutBack(ctx, place.Dir()); err != nil {
+		return "", fmt.Errorf("accept %s: %w", a.from.ID, err)
 	}
 	if st.Run != a.from.ID {
 		return filepath.Join(place.Dir(), "old", a.from.ID, "out"), nil

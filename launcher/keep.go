@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,10 +90,10 @@ func (r *run) reserve() (free func(), err error) {
 	return func() { _ = os.Remove(path) }, nil
 }
 
-// unnamed says where an output is that was sealed and could not be named.
-func unnamed(s *cas.Store, o sealed, err error) error {
-	return fmt.Errorf("output %s is in the store %s and could not be named: curi checkout %s DIR copies it out, before curi gc takes it: %w",
-		o.name, s.Dir(), o.added.Tree, err)
+// unnamed puts an output back that was sealed and could not be named. Should
+// that fail as well, the next run of the key tries again.
+func unnamed(ctx context.Context, o sealed, err error) error {
+	return errors.Join(fmt.Errorf("name output %s: %w", o.name, err), o.added.Undo(ctx))
 }
 
 // sayKept tells how to go on with outputs that were sealed and not published.

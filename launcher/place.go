@@ -43,6 +43,10 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 	if err := r.place.SetSealing(ctx, true); err != nil {
 		return err
 	}
+	// Before it is moved aside: half of an output that was being sealed is none.
+	if err := r.s.PutBack(ctx, dir); err != nil {
+		return err
+	}
 	kept := filepath.Join(dir, "old", "unnamed")
 	if last.state.Run != "" {
 		kept = filepath.Join(dir, "old", last.state.Run)

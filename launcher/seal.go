@@ -20,7 +20,7 @@ import (
 	"github.com/curi-store/curi/stages"
 )
 
-// sealed is an output in the store, pinned until release.
+// sealed is an output in the store, which is pinned or named.
 type sealed struct {
 	name  string
 	added *cas.Added
@@ -29,7 +29,7 @@ type sealed struct {
 // seal turns what the command wrote into trees of the store. All outputs are
 // looked at before the first is taken. What was sealed is returned with an
 // error too: the files are in the store then and no more in the place; the
-// run's ref names them.
+// run's ref names them. One that could not be named is in the place again.
 func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 	if err := r.checkReferences(ctx); err != nil {
 		return nil, err
@@ -82,10 +82,12 @@ func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 		if err != nil {
 			return done, fmt.Errorf("seal output %s: %w", out.Name, err)
 		}
-		done = append(done, sealed{out.Name, added})
-		if r.info, err = keepSealed(context.WithoutCancel(ctx), r.s, r.info, done); err != nil {
-			return done, unnamed(r.s, done[len(done)-1], err)
+		it := sealed{out.Name, added}
+		if r.info, err = keepSealed(context.WithoutCancel(ctx), r.s, r.info, append(done, it)); err != nil {
+			return done, unnamed(ctx, it, err)
 		}
+		added.Release()
+		done = append(done, it)
 		fault.At(fault.RunSealed)
 	}
 	return done, nil

@@ -89,7 +89,11 @@ func (a *app) add(ctx context.Context, path, name, tag string, o cas.AddOptions)
 		return usagef("curi add -: stdin cannot be combined with --move, --reference, --follow or --exclude")
 	}
 	if path != "-" {
-		if err := checkSource(path, o.As); err != nil {
+		err := checkSource(path, o.As)
+		if err != nil && o.Move {
+			err = a.putBack(ctx, path, o.As, err)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -118,11 +122,11 @@ func (a *app) add(ctx context.Context, path, name, tag string, o cas.AddOptions)
 	if err != nil {
 		return err
 	}
-	defer added.Release()
 	v, isNew, err := s.Publish(ctx, name, added.Tree, cas.PublishOptions{Tag: tag})
 	if err != nil {
-		return err
+		return errors.Join(err, added.Undo(ctx))
 	}
+	added.Release()
 	clear()
 	if a.json {
 		return a.printJSON(addedJSON{name, v.N, added.Digest, added.Tree, added.Bytes, added.Files, isNew})
@@ -134,6 +138,19 @@ func (a *app) add(ctx context.Context, path, name, tag string, o cas.AddOptions)
 		return a.printf("%s\n", versionName(v))
 	}
 	return a.printf("%s  %s  %s\n", versionName(v), added.Digest, contents(added.Bytes, added.Files))
+}
+
+// putBack looks for a path again that is wrong: a move of it may have been cut
+// off when the files were in the store and had no name there.
+func (a *app) putBack(ctx context.Context, path, as string, wrong error) error {
+	s, err := a.existingStore(ctx)
+	if err != nil {
+		return wrong
+	}
+	if err := s.PutBack(ctx, path); err != nil {
+		return err
+	}
+	return checkSource(path, as)
 }
 
 // checkSource finds what is wrong with a path before a store is made for it.
