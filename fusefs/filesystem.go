@@ -50,6 +50,9 @@ type filesystem struct {
 	refreshing sync.Mutex
 	seen       atomic.Pointer[string] // what refs/.changed held at the last refresh
 
+	lostMu sync.Mutex
+	lost   map[string]string // by run: what could not be written
+
 	placesMu sync.Mutex
 	places   map[string]*place // by short key
 
@@ -60,7 +63,7 @@ func newFilesystem(s *cas.Store, o Options) (*filesystem, error) {
 	f := &filesystem{
 		store: s, opts: o, log: o.Logger, id: cas.NewMountID(),
 		uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()), root: os.Geteuid() == 0,
-		places: map[string]*place{}, stats: o.Stats,
+		places: map[string]*place{}, lost: map[string]string{}, stats: o.Stats,
 	}
 	if f.stats == nil {
 		f.stats = &Stats{}

@@ -35,6 +35,9 @@ func (f *filesystem) newRoot() fs.InodeEmbedder {
 }
 
 func (n rootNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
+	if run, ok := strings.CutPrefix(attr, lostAttr); ok {
+		return n.f.getLost(run, dest)
+	}
 	switch attr {
 	case refreshAttr:
 		n.f.refresh(ctx)

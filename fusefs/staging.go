@@ -108,9 +108,9 @@ func (n *stageNode) own(ctx context.Context, dir, fd int) syscall.Errno {
 	return toErrno(unix.Fchownat(fd, "", int(caller.Uid), gid, unix.AT_EMPTY_PATH))
 }
 
-// lost is the bits of a mode that what was just made may lack: this process's
+// lostBits is the bits of a mode that what was just made may lack: this process's
 // umask took them away, or giving it to its owner did.
-func (f *filesystem) lost() uint32 { return f.umask | syscall.S_ISUID | syscall.S_ISGID }
+func (f *filesystem) lostBits() uint32 { return f.umask | syscall.S_ISUID | syscall.S_ISGID }
 
 // made completes what was just made as name, of mode's type: its owner, its
 // mode where bits were lost, and its node. The directory
@@ -131,7 +131,7 @@ func (n *stageNode) made(ctx context.Context, dir int, name string, mode uint32,
 		return nil, syscall.ESTALE
 	}
 	errno := n.own(ctx, dir, fd)
-	if errno == 0 && mode&0o7777&n.place.f.lost() != 0 {
+	if errno == 0 && mode&0o7777&n.place.f.lostBits() != 0 {
 		errno = toErrno(unix.Chmod(procPath(fd), mode&0o7777))
 	}
 	if errno == 0 {

@@ -105,7 +105,7 @@ func (n *stageNode) Create(ctx context.Context, name string, flags, mode uint32,
 			switch {
 			case err == nil:
 				errno := n.own(ctx, dir, fd)
-				if errno == 0 && mode&f.lost() != 0 {
+				if errno == 0 && mode&f.lostBits() != 0 {
 					errno = toErrno(unix.Fchmod(fd, mode&0o7777))
 				}
 				if errno != 0 {
@@ -202,11 +202,20 @@ func (h *stageHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Re
 }
 
 func (h *stageHandle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	if err := fault.In(fault.MountWrite); err != nil {
-		return 0, toErrno(err)
+	n, err := 0, fault.In(fault.MountWrite)
+	for err == nil && n < len(data) {
+		// The kernel takes part of what it wrote back for all of it.
+		var k int
+		if k, err = unix.Pwrite(h.fd(), data[n:], off+int64(n)); err == unix.EINTR {
+			err = nil
+		}
+		n += max(k, 0)
 	}
-	n, err := unix.Pwrite(h.fd(), data, off)
-	return uint32(max(n, 0)), toErrno(err)
+	if err == nil || n > 0 && !h.n.place.f.writeback {
+		return uint32(n), 0
+	}
+	h.n.noteLost(toErrno(err))
+	return 0, toErrno(err)
 }
 
 // Lseek finds holes. With the writeback cache it must not: what the kernel has

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/curi-store/curi/cas"
+	"golang.org/x/sys/unix"
 )
 
 // inUserNamespace mounts in a user namespace of its own, where the kernel
@@ -166,5 +167,42 @@ print(data <= 1 << 21 < os.lseek(fd, data, os.SEEK_HOLE))`
 				t.Errorf("have %q", got)
 			}
 		})
+	}
+}
+
+// With the writeback cache the kernel takes bytes for which the disk has no
+// room. Programs that close a file without a look never hear of it; whoever
+// publishes the file must.
+func TestFullDiskIsNotForgotten(t *testing.T) {
+	needRoot(t)
+	small := t.TempDir()
+	if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=8m"); err != nil {
+		skip(t, "cannot mount a tmpfs: "+err.Error())
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(small, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	s, err := cas.Open(t.Context(), filepath.Join(small, "store"), cas.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	m := inUserNamespace(t, s)
+	openPlace(t, s, m, testKey, nil)
+	within := func(script string) string {
+		return run(t, append(m.within, "sh", "-c", script, "sh", m.path("at", testKey[:16]), m.dir)...)
+	}
+	lost := python(t) + ` -c 'import os, sys
+try: print(os.getxattr(sys.argv[1], "user.curi.lost.train-000001").decode())
+except OSError as e: print(e.strerror)' "$2"`
+	within(`head -c 1M /dev/zero >"$1/out/a/fits"; head -c 20M /dev/zero >"$1/logs/a/log" || :; rm "$1/logs/a/log"`)
+	if got := within(lost); got != "No data available\n" {
+		t.Errorf("before: %q", got)
+	}
+	within(`head -c 20M /dev/zero >"$1/out/a/large" || :; rm "$1/out/a/large"`)
+	if got := within(lost); got != "out/a/large: no space left on device\n" {
+		t.Errorf("after: %q", got)
 	}
 }

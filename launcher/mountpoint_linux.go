@@ -3,6 +3,7 @@ package launcher
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -64,6 +65,27 @@ func deadMount(dir string) bool {
 		return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
 	case <-time.After(answerTime):
 		return false
+	}
+}
+
+// lostWrite says which file of a run lacks bytes that the disk did not take
+// after the program had been told that they were written; "" if none does.
+func lostWrite(dir, run string) (what string, err error) {
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		b := make([]byte, 1<<16)
+		var n int
+		if n, err = unix.Getxattr(dir, "user.curi.lost."+run, b); errors.Is(err, unix.ENODATA) {
+			n, err = 0, nil
+		}
+		what = string(b[:max(n, 0)])
+	}()
+	select {
+	case <-answered:
+		return what, err
+	case <-time.After(answerTime):
+		return "", fmt.Errorf("no answer within %s", answerTime)
 	}
 }
 

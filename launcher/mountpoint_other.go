@@ -14,4 +14,6 @@ func mountedAt(string) (mountPoint, bool) { return mountPoint{}, false }
 
 func deadMount(string) bool { return false }
 
+func lostWrite(string, string) (string, error) { return "", nil }
+
 func detach(string) error { return errors.ErrUnsupported }

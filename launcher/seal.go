@@ -41,6 +41,15 @@ func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 	if err := r.place.SetSealing(ctx, true); err != nil {
 		return nil, err
 	}
+	if r.mount != nil {
+		what, err := lostWrite(r.mount.Dir, r.id)
+		if err != nil {
+			return nil, fmt.Errorf("%w: ask the mount at %s whether all is written: %w: nothing is published", ErrMount, r.mount.Dir, err)
+		}
+		if what != "" {
+			return nil, fmt.Errorf("%w: the disk did not take all that the command wrote to %s: nothing is published", ErrMount, what)
+		}
+	}
 	var take []stages.Output
 	var missing []string
 	for _, out := range r.p.Outputs {
