@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // fileCount counts the regular files below one of the store's directories.
@@ -361,5 +363,50 @@ func TestAddTreeOutlivesACollection(t *testing.T) {
 	}
 	if r, err := s.Collect(ctx, CollectOptions{}); err != nil || r.RemovedTrees != 1 {
 		t.Errorf("after its release: %+v, %v", r, err)
+	}
+}
+
+// What is being written is not left over, however old a clock that jumped makes
+// it look.
+func TestCollectionLeavesWhatIsBeingWritten(t *testing.T) {
+	s := newTestStore(t)
+	file, err := s.stage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := filepath.Join(s.Dir(), "views", tempView+"0123")
+	if err := s.makeDirs(view); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.Open(view)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := flock(dir, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	collect := func() (left int) {
+		t.Helper()
+		old := time.Now().Add(-48 * time.Hour)
+		for _, path := range []string{file.Name(), view} {
+			_ = os.Chtimes(path, old, old)
+		}
+		if _, err := s.Collect(t.Context(), CollectOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{file.Name(), view} {
+			if _, err := os.Lstat(path); err == nil {
+				left++
+			}
+		}
+		return left
+	}
+	if n := collect(); n != 2 {
+		t.Errorf("%d of 2 are left while they are written", n)
+	}
+	file.Close()
+	dir.Close()
+	if n := collect(); n != 0 {
+		t.Errorf("%d are left that nobody writes", n)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/curi-store/curi/internal/fault"
+	"golang.org/x/sys/unix"
 )
 
 // mkdir makes the directory dir, which lies in the store, and those above it
@@ -92,8 +93,26 @@ func (s *Store) shareFile(f *os.File, mode fs.FileMode) error {
 
 // stage makes an empty file in STORE/staging, open for reading and writing.
 // Whoever made it renames it into place or removes it; what a crash leaves,
-// Collect removes.
+// Collect removes. While it is open it is locked, so that no collection takes it
+// for left over, whatever the clocks say.
 func (s *Store) stage() (*os.File, error) {
+	for try := 0; ; try++ {
+		f, err := s.createStaged()
+		if err != nil {
+			return nil, err
+		}
+		// A collection may have taken it for left over before it was locked.
+		if ok, err := tryFlock(f, unix.LOCK_EX); (ok || err != nil) && sameFile(f, f.Name()) {
+			return f, nil
+		}
+		f.Close()
+		if try == 100 {
+			return nil, fmt.Errorf("make a file in %s: something removes it at once; see what else works there: %w", filepath.Dir(f.Name()), ErrBusy)
+		}
+	}
+}
+
+func (s *Store) createStaged() (*os.File, error) {
 	dir := filepath.Join(s.dir, "staging")
 	f, err := os.CreateTemp(dir, "tmp-*")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,12 +135,12 @@ func (s *Store) smallFileMode() fs.FileMode {
 	return 0o644
 }
 
-// stageBytes puts data into a staging file of the given mode and returns its
-// path. With sync the bytes are durable.
-func (s *Store) stageBytes(data []byte, mode fs.FileMode, sync bool) (tmp string, err error) {
+// stageBytes puts data into a staging file of the given mode and returns it.
+// With sync the bytes are durable. The caller closes it when it has its name.
+func (s *Store) stageBytes(data []byte, mode fs.FileMode, sync bool) (_ *os.File, err error) {
 	f, err := s.stage()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -133,24 +152,21 @@ func (s *Store) stageBytes(data []byte, mode fs.FileMode, sync bool) (tmp string
 		_, err = f.Write(data)
 	}
 	if err != nil {
-		return "", storeError(err)
+		return nil, storeError(err)
 	}
 	if err = s.shareFile(f, mode); err != nil {
-		return "", storeError(err)
+		return nil, storeError(err)
 	}
 	if sync {
 		if err = fault.In(fault.Sync); err == nil {
 			err = f.Sync()
 		}
 		if err != nil {
-			return "", storeError(err)
+			return nil, storeError(err)
 		}
 	}
-	if err = f.Close(); err != nil {
-		return "", storeError(err)
-	}
 	fault.At(fault.FileStaged)
-	return f.Name(), nil
+	return f, nil
 }
 
 // writeFileDurable creates or replaces the small file at path, which lies in
@@ -160,8 +176,9 @@ func (s *Store) writeFileDurable(path string, data []byte, mode fs.FileMode) err
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	if err := s.renameDurable(tmp, path); err != nil {
-		os.Remove(tmp)
+	defer tmp.Close()
+	if err := s.renameDurable(tmp.Name(), path); err != nil {
+		os.Remove(tmp.Name())
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
@@ -174,8 +191,9 @@ func (s *Store) linkFileDurable(path string, data []byte, mode fs.FileMode) erro
 	if err != nil {
 		return fmt.Errorf("create %s: %w", path, err)
 	}
-	defer os.Remove(tmp)
-	if err := s.place(tmp, path, os.Link, true); errors.Is(err, fs.ErrExist) {
+	defer tmp.Close()
+	defer os.Remove(tmp.Name())
+	if err := s.place(tmp.Name(), path, os.Link, true); errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("create %s: %w", path, ErrExists)
 	} else if err != nil {
 		return fmt.Errorf("create %s: %w", path, err)

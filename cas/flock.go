@@ -65,6 +65,21 @@ func flockContext(ctx context.Context, f *os.File, how int) error {
 	}
 }
 
+// removeUnlocked removes a file or directory that nobody holds a lock on, and
+// reports that; where another user's cannot be opened, somebody may. Who makes
+// one locks it and looks whether it is still there.
+func removeUnlocked(path string, dryRun bool, remove func(string) error) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if free, err := tryFlock(f, unix.LOCK_EX); !free && err == nil {
+		return false
+	}
+	return dryRun || remove(path) == nil
+}
+
 // sameFile reports whether path still leads to the file that f has open.
 func sameFile(f *os.File, path string) bool {
 	have, err := f.Stat()
@@ -126,8 +141,9 @@ func (s *Store) openLockFile(path string) (*os.File, error) {
 		if terr != nil {
 			return nil, terr
 		}
-		defer os.Remove(tmp)
-		if err := s.place(tmp, path, os.Link, false); err != nil && !errors.Is(err, fs.ErrExist) {
+		defer os.Remove(tmp.Name())
+		tmp.Close() // the lock on it is not the caller's
+		if err := s.place(tmp.Name(), path, os.Link, false); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, err
 		}
 		f, err = os.OpenFile(path, os.O_RDWR, 0)

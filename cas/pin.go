@@ -70,7 +70,13 @@ func (s *Store) lockedFile(path string, b []byte) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lockStaged(staged, path, s.rename)
+	if err := s.rename(staged.Name(), path); err != nil {
+		staged.Close()
+		os.Remove(staged.Name())
+		return nil, err
+	}
+	// The name that Release removes.
+	return renamed(staged, path)
 }
 
 // lockStaged locks a file that nobody knows yet and renames it to path.

@@ -25,8 +25,9 @@ func (s *Store) keepSpare() {
 	rand.Read(b) // or a filesystem that compresses would keep nothing
 	tmp, err := s.stageBytes(b, s.smallFileMode(), false)
 	if err == nil {
-		if err = s.rename(tmp, s.sparePath()); err != nil {
-			os.Remove(tmp)
+		defer tmp.Close()
+		if err = s.rename(tmp.Name(), s.sparePath()); err != nil {
+			os.Remove(tmp.Name())
 		}
 	}
 	if err != nil {

@@ -146,11 +146,8 @@ func (s *Store) sweepStaging(ctx context.Context, age time.Duration, dryRun bool
 		}
 		if !info.IsDir() {
 			// A single file is written and renamed at once: an old one is left over.
-			if fault.Now().Sub(info.ModTime()) > time.Hour {
+			if fault.Now().Sub(info.ModTime()) > time.Hour && removeUnlocked(dir, dryRun, os.Remove) {
 				files, bytes = files+1, bytes+info.Size()
-				if !dryRun {
-					os.Remove(dir)
-				}
 			}
 			continue
 		}

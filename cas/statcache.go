@@ -69,8 +69,9 @@ func (s *Store) openStatCache() *statCache {
 			if err != nil {
 				return err
 			}
-			if err := s.rename(tmp, path); err != nil {
-				os.Remove(tmp)
+			defer tmp.Close()
+			if err := s.rename(tmp.Name(), path); err != nil {
+				os.Remove(tmp.Name())
 				return err
 			}
 			return nil

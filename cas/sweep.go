@@ -152,20 +152,17 @@ func (c *collector) sweepViews(ctx context.Context) error {
 		return fmt.Errorf("list views: %w", err)
 	}
 	for _, e := range ents {
-		if d, err := ParseDigest(e.Name()); err == nil {
-			if c.m.trees[d] {
-				continue
+		path := filepath.Join(dir, e.Name())
+		if strings.HasPrefix(e.Name(), tempView) {
+			if fi, err := e.Info(); err == nil && fault.Now().Sub(fi.ModTime()) >= tempViewAge {
+				removeUnlocked(path, c.o.DryRun, removeAll)
 			}
-		} else {
-			fi, err := e.Info()
-			if err != nil || !strings.HasPrefix(e.Name(), tempView) || fault.Now().Sub(fi.ModTime()) < tempViewAge {
-				continue
-			}
-		}
-		if c.o.DryRun {
 			continue
 		}
-		if err := removeAll(filepath.Join(dir, e.Name())); err != nil {
+		if d, err := ParseDigest(e.Name()); err != nil || c.m.trees[d] || c.o.DryRun {
+			continue
+		}
+		if err := removeAll(path); err != nil {
 			// Derived, and perhaps another user's: no reason to keep the rest.
 			c.s.log.Warn("a view could not be removed", "err", err)
 		}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/curi-store/curi/internal/fault"
 )
 
@@ -106,6 +108,11 @@ func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {
 	tmp := filepath.Join(s.dir, "views", tempView+randomHex(8))
 	if err := s.makeDirs(tmp); err != nil {
 		return err
+	}
+	// Locked, so that no collection takes it for left over.
+	if d, err := os.Open(tmp); err == nil {
+		defer d.Close()
+		_ = flock(d, unix.LOCK_EX|unix.LOCK_NB) // NFS locks no directory
 	}
 	v := &viewMaker{s: s}
 	err = v.dir(ctx, tree, tmp)
