@@ -254,6 +254,15 @@ func (s *Store) Created() bool { return s.created }
 // Shared reports whether the store is shared by a group.
 func (s *Store) Shared() bool { return s.shared }
 
+// Owner is whose a private store is that root works in: what root leaves there
+// is to be his. ok is false for all other stores and users.
+func (s *Store) Owner() (uid, gid int, ok bool) {
+	if s.owner == nil {
+		return 0, 0, false
+	}
+	return s.owner.uid, s.owner.gid, true
+}
+
 // Close releases what the Store holds; its locks, pins and blobs are separate.
 func (s *Store) Close() error { return nil }
 

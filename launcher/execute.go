@@ -84,10 +84,7 @@ func (r *run) guarded(env environment, io *stdio) outcome {
 		return r.cannotStart(err)
 	}
 	spec := guardSpec{Argv: r.argv, Path: path, Dir: r.p.Dir, Env: env, TTY: io.tty, Grace: r.o.Grace,
-		Store: r.s.Dir(), Run: r.info, Trees: r.trees()}
-	if r.s.Shared() {
-		spec.Share = r.place.Dir()
-	}
+		Store: r.s.Dir(), Run: r.info, Trees: r.trees(), Share: r.share()}
 	held := []*os.File{r.lock.File(), r.pin.File()}
 	if r.mount != nil {
 		held = append(held, r.mount.use)

@@ -340,9 +340,7 @@ func (g *guard) finish(stuck []process, orphaned bool) {
 			stuck = g.killAll(closedReaper())
 		}
 	}
-	if g.spec.Share != "" {
-		sharePlace(g.spec.Share) // also for a curi that is gone
-	}
+	g.spec.Share.left() // also for a curi that is gone
 	fault.At(fault.GuardEmpty)
 	if len(stuck) > 0 {
 		g.report(guardReport{Stuck: stuck})

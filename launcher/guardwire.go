@@ -37,7 +37,7 @@ type guardSpec struct {
 	Store string     `json:"store"`
 	Run   stages.Run `json:"run"`
 
-	Share string `json:"share,omitempty"` // a place whose files the store's group is to have; "" in a private store
+	Share *share `json:"share,omitempty"` // who else is to have what the command leaves
 }
 
 // guardOrder is a message to the guard.

@@ -196,6 +196,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if r.log, err = newKeptLog(r.logPath(), r.secrets); err != nil {
 		return err
 	}
+	r.share().place()
 	r.info = stages.NewRun(r.p, r.id, r.attempt.number)
 	r.record = r.newRecord(ctx, last)
 	return nil

@@ -193,7 +193,7 @@ func TestGroupWaitsAndTakesOver(t *testing.T) {
 			stage := func(name string) []string {
 				return strictly(a.execArgv("--name", name, "--in", "d=digits", "--out", "o=o", "--work", "w", "--shell", "--",
 					`mkdir -p {work.w}/deep "$TMPDIR/private"; chmod 700 "$TMPDIR/private"
-					f={work.w}/deep/tries; echo $CURI_ATTEMPT >> $f; touch $f; : > {work.w}/deep/empty; chmod 600 $f
+					f={work.w}/deep/tries; echo $CURI_ATTEMPT >> $f; test -e $f.linked || ln $f $f.linked; touch $f; : > {work.w}/deep/empty; chmod 600 $f
 					: > "$SIDE/`+name+`.$(id -u)"
 					while ! test -e "$SIDE/`+name+`.go"; do sleep 0.05; done; cat $f > {out.o}`))
 			}
@@ -243,6 +243,42 @@ func TestGroupWaitsAndTakesOver(t *testing.T) {
 			}
 			b.strictOK("curi", "fsck")
 			a.strictOK("curi", "umount", "--stale")
+		})
+	}
+}
+
+// Root can run a stage in the private store of another user, who goes on with
+// what is left; what has a name outside of the place stays whose it is.
+func TestRootInAnothersStore(t *testing.T) {
+	for _, way := range []way{byMount, byCopy} {
+		t.Run(string(way), func(t *testing.T) {
+			t.Parallel()
+			g := newGroup(t)
+			a, root := g.of(g.ann), *g.site
+			a.way, root.way = way, way
+			dir := a.dir + "/store"
+			a.env, root.env = append(a.env, "CURI_STORE="+dir), append(root.env, "CURI_STORE="+dir)
+			a.strictOK("curi", "store", "init", dir)
+			a.strictOK("curi", "add", "digits", "--name", "digits")
+			g.ok("sh", "-c", `echo secret >"$1"; chmod 600 "$1"`, "sh", a.dir+"/secret")
+			stage := []string{"--name", "s", "--in", "d=digits", "--out", "o=o", "--work", "w", "--shell", "--",
+				`mkdir -p {work.w}/deep; echo $CURI_ATTEMPT >> {work.w}/deep/tries; test -e "$SIDE/pass" && mv {work.w}/deep/tries {out.o}`}
+			root.stageFails(1, "", stage...)
+			root.ok("sh", "-c", `ln "$1" "$(echo "$2"/at/*/work/w)/planted"`, "sh", a.dir+"/secret", dir)
+			root.stageFails(1, "", stage...)
+			root.touch("pass")
+			r := a.strictStage(stage...)
+			if text := a.ok("cat", r.Outputs["o"].Path); text != "1\n2\n3\n" {
+				t.Errorf("%q", text)
+			}
+			a.strictOK("curi", "fsck")
+			a.strictOK("sh", "-c", `mkdir .curi; printf 'keep: 1ms\nkeep_work: 1ms\n' >.curi/config.yaml; curi gc`)
+			if left := root.ok("ls", dir+"/at"); left != "" {
+				t.Errorf("places that stay:\n%s", left)
+			}
+			if owner := root.ok("stat", "-c", "%u %a", a.dir+"/secret"); owner != "0 600\n" {
+				t.Errorf("the file of root's is of user and mode %s", owner)
+			}
 		})
 	}
 }
