@@ -22,6 +22,7 @@ type readOnlyMount struct {
 	p     *cas.Place
 	state cas.PlaceState // of p
 	tree  cas.Digest
+	small cas.Digest // a tree of small files
 	blob  cas.Digest
 	mine  string // the directory where programs may write
 }
@@ -32,6 +33,8 @@ func newReadOnlyMount(t *testing.T, s *cas.Store, m *mounted) *readOnlyMount {
 	big := strings.Repeat("x", 100<<10) // more than what is read through the server
 	v := publish(t, s, "data", map[string]string{"d/file": big, "d/e/small": "small"}, cas.Attr{Key: "user.curi.type", Value: "M"})
 	r.tree, r.blob = v.Tree, cas.Sum([]byte(big))
+	r.small = publish(t, s, "many", numbered(200)).Tree
+	inputs := map[string]cas.Digest{"set": v.Tree, "many": r.small}
 	info, err := json.Marshal(map[string]string{"key": testKey})
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +48,7 @@ func newReadOnlyMount(t *testing.T, s *cas.Store, m *mounted) *readOnlyMount {
 			t.Fatal(err)
 		}
 	}
-	openPlace(t, s, m, testKey, map[string]cas.Digest{"set": v.Tree})
+	openPlace(t, s, m, testKey, inputs)
 	other := openPlace(t, s, m, strings.Repeat("f", 64), nil)
 	for _, d := range []string{"out", "work", "logs", "tmp"} {
 		if err := os.WriteFile(filepath.Join(r.p.Dir(), d, "a/file"), []byte("kept"), 0o666); err != nil {
@@ -54,7 +57,7 @@ func newReadOnlyMount(t *testing.T, s *cas.Store, m *mounted) *readOnlyMount {
 		chmodAll(t, filepath.Join(r.p.Dir(), d)) // permissions do not stand in the way
 	}
 	chmodAll(t, filepath.Join(other.Dir(), "work"))
-	r.state = cas.PlaceState{Run: "train-000001", Attempt: 1, Result: result, Inputs: map[string]cas.Digest{"set": v.Tree}}
+	r.state = cas.PlaceState{Run: "train-000001", Attempt: 1, Result: result, Inputs: inputs}
 	if m.info.UID != 0 {
 		run(t, "chown", "-R", "65534:65534", s.Dir())
 	}
@@ -109,6 +112,36 @@ func ended() []string {
 	return []string{at + "/work/a/file", at + "/work/a", at + "/out", at + "/work", at + "/logs", at + "/tmp", at + "/logs/a/file", at + "/tmp/a/file", "runs/train-000001/work/a/file", "runs/train-000001/logs/a/file"}
 }
 
+// withTrees starts a program that has an input of small files as a run has it,
+// by the connection of its own. In a namespace that shares nothing.
+const withTrees = `import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def c(n):
+    if n < 0: raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return n
+trees, tree, at = sys.argv[1:4]
+here, there = os.open('/proc/self/ns/mnt', os.O_RDONLY), os.open(trees, os.O_RDONLY)
+c(libc.setns(there, 0x20000))
+mount = c(libc.syscall(428, -100, b'/' + tree.encode(), 1)) # open_tree, OPEN_TREE_CLONE
+c(libc.setns(here, 0x20000))
+c(libc.syscall(429, mount, b'', -100, at.encode(), 4)) # move_mount
+os.closerange(3, 99)
+os.execvp(sys.argv[4], sys.argv[4:])`
+
+func (r *readOnlyMount) refuseBySmallConnection(root bool, by []string) {
+	r.t.Helper()
+	if r.info.Trees == "" {
+		r.t.Fatal("there is no connection for small files")
+	}
+	in := "at/" + testKey[:16] + "/in"
+	start := []string{"unshare", "-m", python(r.t), "-c", withTrees, r.info.Trees, r.small.String(), r.path(in, "many")}
+	devices := strings.Fields(run(r.t, append(slices.Clone(start), "stat", "-c", "%d", r.path(in), r.path(in, "many"))...))
+	if len(devices) != 2 || devices[0] == devices[1] {
+		r.t.Fatalf("the input is no mount of its own: %v", devices)
+	}
+	r.refuse(root, append(start, by...), in+"/many/d0/f0002", in+"/many/d1")
+}
+
 func (r *readOnlyMount) all(root bool, by []string) {
 	r.t.Helper()
 	at := "at/" + testKey[:16]
@@ -125,7 +158,9 @@ func (r *readOnlyMount) all(root bool, by []string) {
 
 func TestNothingStoredCanBeChanged(t *testing.T) {
 	s := newStore(t)
-	newReadOnlyMount(t, s, mount(t, s)).all(true, nil)
+	r := newReadOnlyMount(t, s, mount(t, s))
+	r.refuseBySmallConnection(true, nil)
+	r.all(true, nil)
 }
 
 // With allow_other the kernel checks permissions, before it asks.
@@ -136,7 +171,9 @@ func TestNothingStoredCanBeChangedByRoot(t *testing.T) {
 
 func TestNothingStoredCanBeChangedByAnotherUser(t *testing.T) {
 	s := newStore(t)
-	newReadOnlyMount(t, s, mount(t, s, "-o", "allow_other")).all(false, asNobody)
+	r := newReadOnlyMount(t, s, mount(t, s, "-o", "allow_other"))
+	r.refuseBySmallConnection(false, asNobody)
+	r.all(false, asNobody)
 }
 
 func TestNothingStoredCanBeChangedWithoutRoot(t *testing.T) {
