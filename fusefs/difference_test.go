@@ -13,7 +13,7 @@ import (
 )
 
 // difference says how an operation came to something else in the mount than in
-// a plain directory; "" if it did not, or as docs/… says it does.
+// a plain directory; "" if it did not, or as docs/filesystem.md says it does.
 func (c *comparison) difference(op operation, plain, shown outcome) string {
 	if op.Do == "state" {
 		return differentState(plain.Data, shown.Data, c.mapped, false)
