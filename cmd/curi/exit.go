@@ -197,4 +197,7 @@ func visible(s string) string {
 	return b.String()
 }
 
-func hidden(r rune) bool { return r == utf8.RuneError || unicode.IsControl(r) }
+// hidden also takes the characters that turn text around for those who read it.
+func hidden(r rune) bool {
+	return r == utf8.RuneError || unicode.IsControl(r) || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069
+}

@@ -22,6 +22,20 @@ func TestPanic(t *testing.T) {
 	}
 }
 
+// What a person reads is what is there.
+func TestVisible(t *testing.T) {
+	for text, want := range map[string]string{
+		"plain é 日本 \ufffd": "plain é 日本 \ufffd", "a\x1b[2Jb": `a\x1b[2Jb`, "a\tb": `a\tb`, "a\xffb": `a\xffb`, "a\u202egpj.exe": `a\u202egpj.exe`, "": "",
+	} {
+		if got := visible(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+	if got := oneLine("a\n  b\x07"); got != `a b\a` {
+		t.Errorf("one line: %q", got)
+	}
+}
+
 func TestParseDuration(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"90s": 90 * time.Second, "5m": 5 * time.Minute, "2h": 2 * time.Hour, "1d": day, "2w": 14 * day,
