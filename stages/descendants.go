@@ -2,7 +2,6 @@ package stages
 
 import (
 	"context"
-	"slices"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -46,28 +45,15 @@ func (g *graph) readUses() error {
 
 // down follows a node to what was made from it.
 func (g *graph) down(id string) error {
-	if g.done[id] {
+	n, first := g.visit(id)
+	if !first {
 		return nil
 	}
-	g.done[id] = true
-	i := slices.IndexFunc(g.lineage.Nodes, func(n LineageNode) bool { return n.ID == id })
-	n := g.lineage.Nodes[i]
 	if n.Kind != "run" {
-		for _, u := range g.uses[n.Tree] {
-			run := g.addRun(u.run)
-			g.addEdge(id, run, u.input)
-			if err := g.down(run); err != nil {
-				return err
-			}
-		}
-		return nil
+		return g.downTo(id, g.uses[n.Tree])
 	}
-	for _, u := range g.later[id] {
-		run := g.addRun(u.run)
-		g.addEdge(id, run, u.input)
-		if err := g.down(run); err != nil {
-			return err
-		}
+	if err := g.downTo(id, g.later[id]); err != nil {
+		return err
 	}
 	rec, err := g.record(id)
 	if err != nil || rec == nil {
@@ -80,6 +66,18 @@ func (g *graph) down(id string) error {
 		thing := g.addThing(out.Tree, made{id, out.Name}, "")
 		g.addEdge(id, thing, out.Name)
 		if err := g.down(thing); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// downTo goes on with the runs that used a node.
+func (g *graph) downTo(id string, uses []used) error {
+	for _, u := range uses {
+		run := g.addRun(u.run)
+		g.addEdge(id, run, u.input)
+		if err := g.down(run); err != nil {
 			return err
 		}
 	}

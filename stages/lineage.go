@@ -243,14 +243,22 @@ func (g *graph) maker(tree cas.Digest, before time.Time) made {
 	return by
 }
 
-// up follows a node to what it was made from.
-func (g *graph) up(id string) error {
+// visit returns a node that is in the graph, once.
+func (g *graph) visit(id string) (n LineageNode, first bool) {
 	if g.done[id] {
-		return nil
+		return n, false
 	}
 	g.done[id] = true
 	i := slices.IndexFunc(g.lineage.Nodes, func(n LineageNode) bool { return n.ID == id })
-	n := g.lineage.Nodes[i]
+	return g.lineage.Nodes[i], true
+}
+
+// up follows a node to what it was made from.
+func (g *graph) up(id string) error {
+	n, first := g.visit(id)
+	if !first {
+		return nil
+	}
 	if n.Kind == "output" {
 		run, output, _ := strings.Cut(n.Name, ".")
 		r, err := FindRun(g.ctx, g.s, run)
