@@ -21,12 +21,12 @@ type AddOptions struct {
 	Progress  Progress
 }
 
-// Added is a stored tree, pinned until Release.
+// Added is a stored tree, pinned until Release. It is for one goroutine.
 type Added struct {
 	Tree   Digest
 	Digest Digest // the file's own for a single file, else Tree
-	Single bool
-	Bytes  int64
+	Single bool   // one file
+	Bytes  int64  // of all files, each counted as often as it is named
 	Files  int64
 
 	pin  *Pin

@@ -63,8 +63,8 @@ func CheckName(name string) error {
 
 // PublishOptions of [Store.Publish].
 type PublishOptions struct {
-	Tag    string
-	MadeBy string
+	Tag    string // moved to the version; "" is none
+	MadeBy string // "RUN.OUTPUT", or ""; kept only where a version is made
 }
 
 // versionFile is refs/artifact/<name>/v/<n>. One that was removed stays as a

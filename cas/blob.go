@@ -8,8 +8,10 @@ import (
 	"os"
 )
 
-// Blob is an open blob. It is an io.ReaderAt, io.Reader and io.Closer; reads
-// by offset may come from several goroutines at once.
+// Blob is an open blob, which the caller closes. It is an io.ReaderAt, io.Reader
+// and io.Closer; reads by offset may come from several goroutines at once. Of a
+// blob that lies outside the store (Reference), [Blob.Check] tells after reading
+// whether what was read can be believed.
 type Blob struct {
 	*os.File
 	size      int64

@@ -14,7 +14,7 @@ var (
 	ErrExists = errors.New("already exists")
 	// ErrCorrupt: bytes do not match their digest, or do not parse.
 	ErrCorrupt = errors.New("corrupt")
-	// ErrBusy: a file is still held open for writing, or a lock is held.
+	// ErrBusy: a file is still held open for writing or was replaced, or a lock is held.
 	ErrBusy = errors.New("busy")
 	// ErrChanged: a referenced file is not what it was when it was added.
 	ErrChanged = errors.New("changed since it was added")

@@ -12,7 +12,8 @@ import (
 	"lukechampine.com/blake3/guts"
 )
 
-// Hasher digests a stream. It uses one core; [SumFile] uses all of them.
+// Hasher digests a stream. It is for one goroutine and uses one core; [SumFile]
+// uses all of them.
 type Hasher struct {
 	h *blake3.Hasher
 	n int64

@@ -46,7 +46,7 @@ const (
 // process: pass it to a child to hand the lock over, and close File instead of
 // calling Release. A lock on a file system shared by hosts also is a lease: its
 // holder must call Beat at least every 20 s; one not beaten for 60 s on another
-// host is taken over.
+// host is taken over. Beat may be called from several goroutines at once.
 type Lock struct{ f *os.File }
 
 // HeldError says who holds a lock.

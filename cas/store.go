@@ -277,5 +277,6 @@ func (s *Store) outboardPath(d Digest) string  { return s.path("outboards", d) }
 func (s *Store) treePath(d Digest) string      { return s.path("trees", d) }
 func (s *Store) referencePath(d Digest) string { return s.path("references", d) }
 
-// Progress is told of long work; any call may come from any goroutine.
+// Progress is told of long work. Calls come from several goroutines, also at
+// once, and the work waits for them. A total of 0 is unknown.
 type Progress func(doneBytes, totalBytes, doneFiles, totalFiles int64)
