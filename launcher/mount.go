@@ -116,7 +116,7 @@ func (e *execution) startMount(ctx context.Context) (cas.Mount, error) {
 		return cas.Mount{}, fmt.Errorf("%w: %w", ErrMount, err)
 	}
 	defer lock.Release()
-	sweepMountPoints(cas.UserDir())
+	sweepLogs(cas.UserDir())
 	dir := autoDir(e.s)
 	live, _, err := e.s.Mounts(ctx)
 	if err != nil {
@@ -145,17 +145,19 @@ func (e *execution) startMount(ctx context.Context) (cas.Mount, error) {
 	return e.startCurifs(ctx, dir)
 }
 
-// unusedFor is how old a mount point or a log must be before it is swept.
+// unusedFor is how old a log must be before it is swept.
 const unusedFor = 24 * time.Hour
 
-// sweepMountPoints removes mount points and logs that were not used for a day,
-// of stores that may be gone. What is mounted cannot be removed.
-func sweepMountPoints(dir string) {
+// sweepLogs removes logs of mounts that said nothing for a day. Mount points
+// stay, empty as they are: one may be in use in another mount namespace, and
+// the kernel lets it be removed here and takes the mount away there.
+func sweepLogs(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, entry := range entries {
-		// Info of a live mount's root says little, but its removal fails.
-		fi, err := entry.Info()
-		if err == nil && fault.Now().Sub(fi.ModTime()) > unusedFor {
+		if !entry.Type().IsRegular() {
+			continue // not even looked at: a server may hang
+		}
+		if fi, err := entry.Info(); err == nil && fault.Now().Sub(fi.ModTime()) > unusedFor {
 			_ = os.Remove(filepath.Join(dir, entry.Name()))
 		}
 	}

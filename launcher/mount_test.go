@@ -10,6 +10,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/stages"
@@ -283,4 +284,48 @@ func TestNextTryHasTheSameRoot(t *testing.T) {
 	_, root, _ := strings.Cut(out, "root=/")
 	root, _, _ = strings.Cut(root, "\n")
 	wantText(t, again, "try 2", "root=/"+root+"\n")
+}
+
+// A mount point may be one in another mount namespace only, where its removal
+// takes the mount away.
+func TestMountPointOfAnotherNamespaceStays(t *testing.T) {
+	c := shell(t, "echo x > {out.model}; : > $MARKS/ready; while [ ! -e $MARKS/go ]; do sleep 0.05; done").mounted(t)
+	s, err := cas.Open(t.Context(), c.Store, cas.Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := autoDir(s)
+	s.Close()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said output
+	cmd := exec.Command("unshare", "-m", self, callArg, c.json(t))
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Start(); err != nil {
+		lack(t, "unshare: "+err.Error())
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-done
+	})
+	waitFor(t, "the run in another namespace", func() bool { _, err := os.Stat(filepath.Join(c.marks(), "ready")); return err == nil })
+	old := time.Now().Add(-2 * unusedFor)
+	if err := os.Chtimes(dir, old, old); err != nil {
+		t.Fatal(err)
+	}
+	other := shell(t, "echo y > {out.model}").mounted(t)
+	other.must(t)
+	c.mark(t, "go")
+	<-done
+	if got := cmd.ProcessState.ExitCode(); got != 0 {
+		t.Errorf("exit status %d; it said:\n%s", got, said.String())
+	}
 }
