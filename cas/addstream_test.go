@@ -73,7 +73,7 @@ func (f cutFile) Read(p []byte) (int, error) { return f.r.Read(p) }
 func TestAddEndsAtTheFirstError(t *testing.T) {
 	s := addStore(t)
 	large := &fstest.MapFile{Data: make([]byte, 2*smallFile)}
-	f := &failingFS{FS: fstest.MapFS{"bad": large, "endless": large}, failed: make(chan struct{})}
+	f := &failingFS{FS: fstest.MapFS{"bad": large, "endless": large}, opened: make(chan struct{}), failed: make(chan struct{})}
 	if _, err := s.AddFS(t.Context(), f, AddOptions{}); !errors.Is(err, errBad) {
 		t.Errorf("added: %v", err)
 	}
@@ -85,10 +85,11 @@ func TestAddEndsAtTheFirstError(t *testing.T) {
 
 var errBad = errors.New("bad disk")
 
-// failingFS cannot open the file "bad"; "endless" waits for that, and yields
-// 2 GiB afterwards.
+// failingFS cannot open the file "bad", once "endless" is open; that waits for
+// it, and yields 2 GiB afterwards.
 type failingFS struct {
 	fs.FS
+	opened chan struct{}
 	failed chan struct{}
 	left   int64
 }
@@ -96,11 +97,13 @@ type failingFS struct {
 func (f *failingFS) Open(name string) (fs.File, error) {
 	switch name {
 	case "bad":
+		<-f.opened
 		close(f.failed)
 		return nil, errBad
 	case "endless":
 		file, err := f.FS.Open(name)
 		f.left = 2 << 30
+		close(f.opened)
 		return cutFile{file, f}, err
 	}
 	return f.FS.Open(name)
