@@ -81,6 +81,28 @@ func (m *meter) update(bytes, totalBytes, files, totalFiles int64) {
 	fmt.Fprintf(m.w, "\r%s\x1b[K", text)
 }
 
+// metered shows how much was read, unless a person types it.
+func (a *app) metered(r io.Reader, what string) (io.Reader, func()) {
+	progress, clear := a.progress(what)
+	if progress == nil || isTerminal(a.in) {
+		return r, clear
+	}
+	return &meteredReader{r: r, progress: progress}, clear
+}
+
+type meteredReader struct {
+	r        io.Reader
+	progress cas.Progress
+	n        int64
+}
+
+func (m *meteredReader) Read(p []byte) (int, error) {
+	n, err := m.r.Read(p)
+	m.n += int64(n)
+	m.progress(m.n, 0, 0, 0)
+	return n, err
+}
+
 // clear takes the bar away, so that the result stands alone.
 func (m *meter) clear() {
 	m.mu.Lock()

@@ -308,7 +308,9 @@ func (a *app) bind(ctx context.Context, o *stageOptions, command []string) (*cas
 		return nil, nil, err
 	}
 	if st.Stdin == "-" {
-		st.StdinReader = a.stdin(ctx)
+		in, clear := a.metered(a.stdin(ctx), "reading standard input")
+		defer clear()
+		st.StdinReader = in
 	}
 	s, err := a.store(ctx)
 	if err != nil {
