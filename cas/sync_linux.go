@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 
-	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,10 +15,7 @@ func syncFilesystem(dir string) error {
 		return storeError(err)
 	}
 	defer d.Close()
-	if err = fault.In(fault.Sync); err == nil {
-		err = unix.Syncfs(int(d.Fd()))
-	}
-	if err != nil {
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
 		return storeError(&os.PathError{Op: "syncfs", Path: dir, Err: err})
 	}
 	return nil
@@ -30,12 +26,12 @@ func syncFilesystem(dir string) error {
 // asks, perhaps another process, and before Linux 5.8 nobody; and may tell of
 // others' files.
 func syncedFile(path string) error {
-	f, err := os.Open(path)
+	fd, err := openRaw(path, unix.O_RDONLY, 0)
 	if err != nil {
 		return storeError(err)
 	}
-	defer f.Close()
-	err = retryEINTR(func() error { return unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE) })
+	defer unix.Close(fd)
+	err = retryEINTR(func() error { return unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE) })
 	switch {
 	case err == nil:
 		return nil
