@@ -79,6 +79,25 @@ func linkBack(from, path string) error {
 	})
 }
 
+// lstatNoLinks is lstatFile of a path that leads over no link but perhaps is one.
+func lstatNoLinks(path string) (st fileState, err error) {
+	err = inDir("lstat", path, func(dir int, name string) error {
+		var s unix.Stat_t
+		err := unix.Fstatat(dir, name, &s, unix.AT_SYMLINK_NOFOLLOW)
+		st = stateOf(&s)
+		return err
+	})
+	return st, err
+}
+
+// setMtime sets the times of a file or directory.
+func setMtime(path string, ns int64) error {
+	t := unix.NsecToTimespec(ns)
+	return inDir("set the time of", path, func(dir int, name string) error {
+		return unix.UtimesNanoAt(dir, name, []unix.Timespec{t, t}, unix.AT_SYMLINK_NOFOLLOW)
+	})
+}
+
 // removeName removes a file, a link or an empty directory.
 func removeName(path string) error {
 	return inDir("remove", path, func(dir int, name string) error {

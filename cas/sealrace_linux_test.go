@@ -4,8 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -144,4 +146,47 @@ func snapshot(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return text
+}
+
+// What is put back after a crash must not land where a directory that became a
+// link leads.
+func TestPutBackIntoADirectoryThatBecameALink(t *testing.T) {
+	s := addStore(t)
+	out := outDir(s)
+	writeFiles(t, out, map[string]string{"sub/a": "output", "sub/empty/": "", "sub/deep/b": "b"})
+	if err := os.Symlink("a", filepath.Join(out, "sub", "link")); err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.Seal(t.Context(), out, SealOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	die(a)
+	mine := filepath.Join(t.TempDir(), "mine")
+	writeFiles(t, mine, map[string]string{"deep/precious": "mine"})
+	before := portrait(t, mine)
+	old := time.Unix(1e9, 0)
+	if err := errors.Join(os.Chtimes(filepath.Join(mine, "deep"), old, old),
+		os.Rename(filepath.Join(out, "sub"), filepath.Join(out, "moved")), os.Symlink(mine, filepath.Join(out, "sub"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutBack(t.Context(), out); err == nil {
+		t.Error("put back")
+	} else if strings.Contains(err.Error(), "\n") {
+		t.Errorf("not one line: %v", err)
+	}
+	if after := portrait(t, mine); after != before {
+		t.Errorf("what the link leads to:\n%s\nbefore:\n%s", after, before)
+	}
+	if fi, err := os.Stat(filepath.Join(mine, "deep")); err != nil || !fi.ModTime().Equal(old) {
+		t.Errorf("a directory there: %v, %v", fi.ModTime(), err)
+	}
+	// Nothing is lost: without the link it goes where it was.
+	if err := errors.Join(os.Remove(filepath.Join(out, "sub")), os.Rename(filepath.Join(out, "moved"), filepath.Join(out, "sub")),
+		s.PutBack(t.Context(), out)); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(filepath.Join(out, "sub", "a")); err != nil || string(b) != "output" {
+		t.Errorf("put back: %q, %v", b, err)
+	}
 }

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
@@ -254,33 +253,37 @@ func (s *Store) sweepTaken(ctx context.Context, dir string, list []takenEntry) b
 
 // putBackTaken makes every name of the list that is gone again; what stands
 // there by now stays.
-func (s *Store) putBackTaken(ctx context.Context, dir string, list []takenEntry) error {
-	var errs []error
+func (s *Store) putBackTaken(ctx context.Context, dir string, list []takenEntry) (err error) {
+	if len(list) > 0 {
+		if err := os.MkdirAll(filepath.Dir(list[0].path(s)), 0o777); err != nil {
+			return err
+		}
+	}
 	links := map[uint64]string{}
 	for i := range list {
 		e := &list[i]
 		path := e.path(s)
-		it, err := s.putBackEntry(ctx, dir, e, path, links[e.Inode])
-		if err != nil {
-			errs = append(errs, err)
-		} else if it && e.Digest != nil {
+		it, perr := s.putBackEntry(ctx, dir, e, path, links[e.Inode])
+		if err == nil {
+			err = perr
+		}
+		if perr == nil && it && e.Digest != nil {
 			links[e.Inode] = path
 		}
 	}
 	// Children first: what comes into a directory changes its time.
 	for i := len(list) - 1; i >= 0; i-- {
 		if e := &list[i]; e.Kind == KindDir {
-			t := time.Unix(0, e.Mtime)
-			_ = os.Chtimes(e.path(s), t, t)
+			_ = setMtime(e.path(s), e.Mtime)
 		}
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // putBackEntry puts back one; first is another name of the same file, or "". it:
 // at path is what was there.
 func (s *Store) putBackEntry(ctx context.Context, dir string, e *takenEntry, path, first string) (it bool, err error) {
-	now, err := lstatFile(path)
+	now, err := lstatNoLinks(path)
 	switch {
 	case err == nil && now.isRegular() && e.Digest != nil && now.ino == e.Inode:
 		return true, e.dress(path) // it was not taken away, and may be made read-only
@@ -291,9 +294,9 @@ func (s *Store) putBackEntry(ctx context.Context, dir string, e *takenEntry, pat
 	}
 	switch {
 	case e.Kind == KindDir:
-		err = os.MkdirAll(path, 0o777)
+		err = inDir("make", path, func(dir int, name string) error { return unix.Mkdirat(dir, name, 0o777) })
 	case e.Kind == KindSymlink:
-		return true, os.Symlink(string(e.Target), path)
+		return true, inDir("put back", path, func(dir int, name string) error { return unix.Symlinkat(string(e.Target), dir, name) })
 	case first != "":
 		return true, linkBack(first, path)
 	default:
@@ -319,7 +322,11 @@ func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path stri
 	defer blob.Close()
 	f, _, err := cloneOrCopy(ctx, blob, hidden, 0o600)
 	if err == nil {
+		// Nothing keeps the blob once the list is gone.
+		err = f.Sync()
 		f.Close()
+	}
+	if err == nil {
 		err = putBack(hidden, path)
 	}
 	if err != nil {
@@ -331,30 +338,27 @@ func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path stri
 
 // dress gives a file or directory the owner, attributes, mode and time that it had.
 func (e *takenEntry) dress(path string) error {
-	mode := os.FileMode(e.Mode&0o777) | specialBits(e.Mode)
-	// Attributes cannot be set on what is read-only, nor kept by a chown later.
-	if err := os.Chmod(path, mode|0o200); err != nil {
-		return err
+	fd, err := openNoLinks(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if errors.Is(err, unix.EACCES) && e.Mode&0o400 == 0 {
+		return nil // it still is as it was
 	}
+	if err != nil {
+		return noLinksError("put back", path, err)
+	}
+	defer unix.Close(fd)
+	// Attributes cannot be set on what is read-only, nor modes kept over a chown.
+	err = unix.Fchmod(fd, e.Mode&0o7777|0o200)
 	if os.Geteuid() == 0 {
-		_ = os.Lchown(path, int(e.UID), int(e.GID))
+		_ = unix.Fchown(fd, int(e.UID), int(e.GID))
 	}
 	for _, x := range e.Xattrs {
-		_ = setXattr(path, x.Key, string(x.Value))
+		_ = unix.Fsetxattr(fd, x.Key, x.Value, 0)
 	}
-	if err := os.Chmod(path, mode); err != nil {
-		return err
+	if err == nil {
+		err = unix.Fchmod(fd, e.Mode&0o7777)
 	}
-	t := time.Unix(0, e.Mtime)
-	return os.Chtimes(path, t, t)
-}
-
-// specialBits turns the bits of mode_t above the permissions into those of Go.
-func specialBits(mode uint32) (m os.FileMode) {
-	for bit, is := range map[uint32]os.FileMode{unix.S_ISUID: os.ModeSetuid, unix.S_ISGID: os.ModeSetgid, unix.S_ISVTX: os.ModeSticky} {
-		if mode&bit != 0 {
-			m |= is
-		}
+	if err != nil {
+		return &os.PathError{Op: "chmod", Path: path, Err: err}
 	}
-	return m
+	return setMtime(path, e.Mtime)
 }
