@@ -105,18 +105,35 @@ func (s *Store) checkWriters(sf *sealedFile, certain bool) error {
 	if err != nil {
 		return err
 	}
-	below, err := filepath.Rel(s.dir, sf.names[0])
-	if err != nil || strings.HasPrefix(below, "..") {
-		below = ""
-	}
-	who := writersOf(sf.names[0], st, below)
-	if len(who) == 0 {
+	who := s.writers(sf.names[0], st)
+	if who == "" {
 		if !certain {
 			return nil
 		}
-		who = []string{"a process that cannot be seen from here"}
+		who = unseen
 	}
-	return fmt.Errorf("%s is still open for writing by %s: let it close the file or end it: %w", sf.names[0], strings.Join(who, ", "), ErrBusy)
+	return fmt.Errorf("%s is still open for writing by %s: let it close the file or end it: %w", sf.names[0], who, ErrBusy)
+}
+
+// unseen stands for who writes a file and is not found.
+const unseen = "a process that cannot be seen from here"
+
+// Writers words who has the file at path open for writing, itself or through a
+// mount, for a message. Somebody has, as the caller knows.
+func (s *Store) Writers(path string) string {
+	st, err := lstatFile(path)
+	if err != nil {
+		return unseen
+	}
+	return cmp.Or(s.writers(path, st), unseen)
+}
+
+func (s *Store) writers(path string, st fileState) string {
+	below, err := filepath.Rel(s.dir, path)
+	if err != nil || strings.HasPrefix(below, "..") {
+		below = ""
+	}
+	return strings.Join(writersOf(path, st, below), ", ")
 }
 
 // check reports whether the bytes are the ones that were hashed and the names

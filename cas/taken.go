@@ -292,7 +292,7 @@ func (s *Store) putBackEntry(ctx context.Context, dir string, e *takenEntry, pat
 	case !noFile(err):
 		return false, err
 	}
-	switch {
+	switch it = true; {
 	case e.Kind == KindDir:
 		err = inDir("make", path, func(dir int, name string) error { return unix.Mkdirat(dir, name, 0o777) })
 	case e.Kind == KindSymlink:
@@ -300,40 +300,42 @@ func (s *Store) putBackEntry(ctx context.Context, dir string, e *takenEntry, pat
 	case first != "":
 		return true, linkBack(first, path)
 	default:
-		err = s.putBackFile(ctx, dir, *e.Digest, path)
+		it, err = s.putBackFile(ctx, dir, *e.Digest, path)
 	}
-	if err == nil {
+	if it && err == nil {
 		err = e.dress(path)
 	}
-	return true, err
+	return it, err
 }
 
 // putBackFile puts back the bytes of a file: the file itself, or a copy of the
-// blob that it is by now.
-func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path string) error {
+// blob that it is by now. it is false where there is neither: somebody else took
+// it away; or where somebody made another one just now.
+func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path string) (it bool, err error) {
 	hidden := hiddenPath(dir, d)
-	if err := putBack(hidden, path); !errors.Is(err, os.ErrNotExist) {
-		return err
+	if _, err := os.Lstat(hidden); noFile(err) {
+		blob, err := os.Open(s.blobPath(d))
+		if noFile(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		defer blob.Close()
+		f, _, err := cloneOrCopy(ctx, blob, hidden, 0o600)
+		if err == nil {
+			// Nothing keeps the blob once the list is gone.
+			err = f.Sync()
+			f.Close()
+		}
+		if err != nil {
+			return false, fmt.Errorf("%s, its bytes are in %s: %w", path, blob.Name(), err)
+		}
 	}
-	blob, err := os.Open(s.blobPath(d))
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	if err := putBack(hidden, path); !errors.Is(err, os.ErrExist) {
+		return err == nil, err
 	}
-	defer blob.Close()
-	f, _, err := cloneOrCopy(ctx, blob, hidden, 0o600)
-	if err == nil {
-		// Nothing keeps the blob once the list is gone.
-		err = f.Sync()
-		f.Close()
-	}
-	if err == nil {
-		err = putBack(hidden, path)
-	}
-	if err != nil {
-		os.Remove(hidden)
-		return fmt.Errorf("%s, its bytes are in %s: %w", path, blob.Name(), err)
-	}
-	return nil
+	return false, nil
 }
 
 // dress gives a file or directory the owner, attributes, mode and time that it had.

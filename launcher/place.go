@@ -118,7 +118,7 @@ func (r *run) takeWork(ctx context.Context, last lastTry, kept string) error {
 		case err != nil:
 			return fmt.Errorf("look at work directory %s: %w", w, err)
 		case open != "":
-			return fmt.Errorf("%w: %s is still open for writing in a process that is not of this run: end that process, or start with empty work directories (--fresh)", ErrRefused, open)
+			return fmt.Errorf("%w: %s is still open for writing by %s, which is not of this run: end it, or start with empty work directories (--fresh)", ErrRefused, open, r.s.Writers(open))
 		case found:
 			r.attempt.resumed = true
 			r.attempt.number = last.state.Attempt + 1
