@@ -63,9 +63,9 @@ func TestSecondWalkAsksOfNoFile(t *testing.T) {
 	if n := strings.Count(first, "\n"); n != 300 {
 		t.Fatalf("%d files", n)
 	}
-	requests := func(kind string) int { return strings.Count(m.log.String(), ": "+kind+" ") }
+	requests := func(kind string) int { return strings.Count(m.log.String(), `msg="`+kind+" ") }
 	// Whoever drops the caches of the machine spoils a walk, not all.
-	least := map[string]int{"LOOKUP": 1000, "READDIR": 1000, "READDIRPLUS": 1000, "GETATTR": 1000}
+	least := map[string]int{"lookup": 1000, "readdir": 1000, "getattr": 1000}
 	for range 8 {
 		before := map[string]int{}
 		for k := range least {
@@ -79,11 +79,11 @@ func TestSecondWalkAsksOfNoFile(t *testing.T) {
 		}
 	}
 	for k, n := range least {
-		if n > 10 || n > 0 && k != "GETATTR" {
+		if n > 10 || n > 0 && k != "getattr" {
 			t.Errorf("at least %d requests %s each time", n, k)
 		}
 	}
-	if requests("READDIRPLUS") == 0 {
+	if requests("readdir") == 0 {
 		t.Error("the log shows no requests")
 	}
 }
@@ -137,7 +137,7 @@ func TestCloseAsksNothingOfTheServer(t *testing.T) {
 	openPlace(t, s, m, testKey, nil)
 	run(t, append(m.within, "sh", "-c", `cd "$1"; cat artifacts/data/*/*; for i in 1 2 3 4; do echo $i >at/0123456789abcdef/work/a/$i; done`, "sh", m.dir)...)
 	m.stop(t)
-	if n := strings.Count(m.log.String(), ": FLUSH "); n > 1 {
+	if n := strings.Count(m.log.String(), `msg="flush `); n > 1 {
 		t.Errorf("%d requests at closing", n)
 	} else if n == 0 {
 		t.Error("not even the first, so the log does not show them")
