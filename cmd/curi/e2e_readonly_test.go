@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -88,6 +89,9 @@ func (s *site) readsAll(t *testing.T) {
 	s.ok("curi", "umount", dir)
 	if status := s.ok("curi", "status"); strings.Contains(status, dir) {
 		t.Errorf("curi status still knows the mount:\n%s", status)
+	}
+	if logs, err := filepath.Glob("/tmp/curi-*/logs/*" + strings.ReplaceAll(dir, "/", "-") + ".log"); err != nil || len(logs) != 0 {
+		t.Errorf("the log of a server that had nothing to say stays: %v, %v", logs, err)
 	}
 }
 

@@ -234,19 +234,32 @@ func (a *app) serveForeground(ctx context.Context, curifs string, args []string)
 // readyWait bounds how long curifs may take to say that it serves.
 const readyWait = 20 * time.Second
 
-// openLog opens the file for what the server of a mount has to say, once there
-// is no terminal any more; nil where there can be none.
+// serverLog is the file for what the server of a mount at dir has to say, once
+// there is no terminal any more.
+func serverLog(s *cas.Store, dir string) string {
+	name := s.ID()[:8] + strings.ReplaceAll(dir, "/", "-")
+	return filepath.Join(cas.UserDir(), "logs", name[:min(len(name), 200)]+".log")
+}
+
+// openLog makes that file; nil where there can be none.
 func openLog(s *cas.Store, dir string) *os.File {
-	logs := filepath.Join(cas.UserDir(), "logs")
-	if cas.MakeUserDir() != nil || os.MkdirAll(logs, 0o700) != nil {
+	path := serverLog(s, dir)
+	if cas.MakeUserDir() != nil || os.MkdirAll(filepath.Dir(path), 0o700) != nil {
 		return nil
 	}
-	name := s.ID()[:8] + strings.ReplaceAll(dir, "/", "-")
-	f, err := os.OpenFile(filepath.Join(logs, name[:min(len(name), 200)]+".log"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil
 	}
 	return f
+}
+
+// dropLog removes it, when the mount has ended, if it says nothing.
+func dropLog(s *cas.Store, dir string) {
+	path := serverLog(s, dir)
+	if fi, err := os.Lstat(path); err == nil && fi.Size() == 0 {
+		_ = os.Remove(path)
+	}
 }
 
 // startCurifs starts curifs detached from this process and waits until it

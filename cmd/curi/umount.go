@@ -95,6 +95,7 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	if err := awaitGone(ctx, s, *found); err != nil {
 		return err
 	}
+	dropLog(s, found.Dir)
 	if a.json {
 		return a.printJSON(map[string]any{"unmounted": []string{found.Dir}})
 	}
