@@ -121,7 +121,9 @@ func (t *target) close() {
 func removeBelow(dir string) error {
 	ents, err := os.ReadDir(dir)
 	for _, e := range ents {
-		err = errors.Join(err, removeAll(filepath.Join(dir, e.Name())))
+		if rerr := removeAll(filepath.Join(dir, e.Name())); err == nil {
+			err = rerr
+		}
 	}
 	return err
 }
