@@ -161,12 +161,28 @@ func (s *Store) stageBytes(data []byte, mode fs.FileMode, sync bool) (_ *os.File
 		if err = fault.In(fault.Sync); err == nil {
 			err = f.Sync()
 		}
-		if err != nil {
-			return nil, storeError(err)
-		}
+	} else {
+		err = flushed(f)
+	}
+	if err != nil {
+		return nil, storeError(err)
 	}
 	fault.At(fault.FileStaged)
 	return f, nil
+}
+
+// flushed hands what was written to f to a file server, as closing f would do,
+// so that other hosts see it: NFS keeps it back until some descriptor is closed,
+// and f may stay open for days.
+func flushed(f *os.File) error {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Close(fd)
+	}
+	if err != nil {
+		return &os.PathError{Op: "close", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 // writeFileDurable creates or replaces the small file at path, which lies in

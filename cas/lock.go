@@ -219,6 +219,9 @@ func overwriteHolder(f *os.File, b []byte) error {
 	p := []byte(strings.Repeat(" ", holderSize-1) + "\n")
 	copy(p, b)
 	_, err := f.WriteAt(p, 0)
+	if err == nil {
+		err = flushed(f)
+	}
 	return storeError(err)
 }
 
@@ -236,7 +239,11 @@ func (l *Lock) Beat() error {
 	}
 	// Any write sets the mtime, by the file server's clock; the first byte
 	// always is the brace.
-	if _, err := l.f.WriteAt([]byte("{"), 0); err != nil {
+	_, err := l.f.WriteAt([]byte("{"), 0)
+	if err == nil {
+		err = flushed(l.f)
+	}
+	if err != nil {
 		return fmt.Errorf("beat %s: %w", l.f.Name(), err)
 	}
 	return nil

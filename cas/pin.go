@@ -115,7 +115,11 @@ func (p *Pin) File() *os.File { return p.f }
 // Beat shows hosts that share the store that the pin's owner lives; once an
 // hour is enough.
 func (p *Pin) Beat() error {
-	if _, err := p.f.WriteAt([]byte("{"), 0); err != nil {
+	_, err := p.f.WriteAt([]byte("{"), 0)
+	if err == nil {
+		err = flushed(p.f)
+	}
+	if err != nil {
 		return fmt.Errorf("beat %s: %w", p.f.Name(), err)
 	}
 	return nil
