@@ -90,8 +90,9 @@ func (s *Store) heldRoots(ctx context.Context, placeAge time.Duration, void func
 			continue
 		}
 		need := func(d Digest, what string) {
-			// A run that is gone cannot miss what is gone, too.
-			if !d.IsZero() && (p.held || s.HasTree(d)) {
+			// What a run reads, its pin has. A place whose trees are gone may be
+			// held by another collection, which is about to remove it.
+			if !d.IsZero() && s.HasTree(d) {
 				roots = append(roots, root{d, "place " + p.short + " " + what})
 			}
 		}

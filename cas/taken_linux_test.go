@@ -96,6 +96,9 @@ func TestSealThatIsCutOff(t *testing.T) {
 		t.Error("it was put back while its process lives")
 	}
 	die(a)
+	if err := os.RemoveAll(filepath.Dir(out)); err != nil {
+		t.Fatal(err)
+	}
 	// The next run of the place may come late.
 	if _, err := s.Collect(t.Context(), CollectOptions{}); err != nil {
 		t.Fatal(err)
