@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,6 +150,7 @@ func (t *taker) done() {
 	if err := t.root.remove(); err != nil {
 		t.s.log.Warn("stored, and not removed", "path", t.root.path(), "error", err)
 	}
+	os.Remove(filepath.Join(t.b.st.dir, takenFile)) // first: from here on there is nothing to put back
 	t.b.Close()
 }
 
@@ -158,6 +160,7 @@ func (t *taker) undo(ctx context.Context) error {
 		t.b.st.abandon() // PutBack tries again
 		return err
 	}
+	os.Remove(filepath.Join(t.b.st.dir, takenFile))
 	return t.b.Close()
 }
 

@@ -170,13 +170,20 @@ func (s *Store) PutBack(ctx context.Context, path string) error {
 		if !ownTaken(dir) || at != path && !strings.HasPrefix(at, path+"/") && !strings.HasPrefix(path, at+"/") {
 			return nil
 		}
-		lock, err := os.OpenFile(filepath.Join(dir, stagingLock), os.O_RDWR, 0)
+		// One that was cut off while it was removed may lack the lock.
+		lock, err := os.OpenFile(filepath.Join(dir, stagingLock), os.O_RDWR|os.O_CREATE, s.smallFileMode())
+		if noFile(err) {
+			return nil
+		}
 		if err != nil {
 			return storeError(err)
 		}
 		defer lock.Close()
 		if free, err := tryFlock(lock, unix.LOCK_EX); !free {
 			return err
+		}
+		if _, err := os.Lstat(filepath.Join(dir, takenFile)); err != nil {
+			return nil // it was just being named
 		}
 		s.log.Warn("putting back what was taken into the store and not named", "path", at)
 		if err := s.putBackTaken(ctx, dir, list); err != nil {
@@ -254,6 +261,7 @@ func (s *Store) sweepTaken(ctx context.Context, dir string, list []takenEntry) b
 // putBackTaken makes every name of the list that is gone again; what stands
 // there by now stays.
 func (s *Store) putBackTaken(ctx context.Context, dir string, list []takenEntry) (err error) {
+	// The place of a stage may have been removed and made anew since.
 	if len(list) > 0 {
 		if err := os.MkdirAll(filepath.Dir(list[0].path(s)), 0o777); err != nil {
 			return err
@@ -312,8 +320,11 @@ func (s *Store) putBackEntry(ctx context.Context, dir string, e *takenEntry, pat
 // blob that it is by now. it is false where there is neither: somebody else took
 // it away; or where somebody made another one just now.
 func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path string) (it bool, err error) {
-	hidden := hiddenPath(dir, d)
-	if _, err := os.Lstat(hidden); noFile(err) {
+	from := hiddenPath(dir, d)
+	if _, err := os.Lstat(from); noFile(err) {
+		// Under another name: half a copy must not pass for the file.
+		from += ".part"
+		_ = os.Remove(from)
 		blob, err := os.Open(s.blobPath(d))
 		if noFile(err) {
 			return false, nil
@@ -322,7 +333,7 @@ func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path stri
 			return false, err
 		}
 		defer blob.Close()
-		f, _, err := cloneOrCopy(ctx, blob, hidden, 0o600)
+		f, _, err := cloneOrCopy(ctx, blob, from, 0o600)
 		if err == nil {
 			// Nothing keeps the blob once the list is gone.
 			err = f.Sync()
@@ -332,7 +343,7 @@ func (s *Store) putBackFile(ctx context.Context, dir string, d Digest, path stri
 			return false, fmt.Errorf("%s, its bytes are in %s: %w", path, blob.Name(), err)
 		}
 	}
-	if err := putBack(hidden, path); !errors.Is(err, os.ErrExist) {
+	if err := putBack(from, path); !errors.Is(err, os.ErrExist) {
 		return err == nil, err
 	}
 	return false, nil
