@@ -1,0 +1,32 @@
+// Package torture has no code but tests: of what the programs do when they are
+// killed, when the disk fails and when the clock jumps, and of writers that
+// race the sealing of outputs. They use the real binaries, built with the
+// faults of package fault.
+package torture
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+var (
+	seed       = flag.Uint64("seed", 0, "`number` that decides what is random; 0 takes another one each time")
+	kills      = flag.Int("kills", 1000, "`number` of processes that are killed at random")
+	sealing    = flag.Duration("sealing", 60*time.Second, "`how long` writers race the seal, each way")
+	everything = flag.Bool("everything", false, "faults at every step and call of every operation, not a choice")
+)
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "writer" {
+		os.Exit(writerMain(os.Getenv(writerEnv)))
+	}
+	flag.Parse()
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	os.Exit(m.Run())
+}
