@@ -20,8 +20,10 @@ func newLab(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Short, so that TMPDIR of a run fits below the places of a store there.
-	top, err := os.MkdirTemp("/tmp", "curi-lab-")
+	// Short, so that TMPDIR of a run fits below the places of a store there: a
+	// link that shortens it would be in everybody's /tmp, and lead nowhere for
+	// those outside of the lab, who sweep such links.
+	top, err := os.MkdirTemp("/tmp", "cl")
 	if err != nil {
 		t.Fatal(err)
 	}
