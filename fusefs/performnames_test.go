@@ -89,7 +89,7 @@ func (p *performer) fstat(op operation) (outcome, error) {
 	if err := unix.Fstat(p.fd(op.Slot), &plain); err != nil {
 		return outcome{}, err
 	}
-	if int64(st.Size) != plain.Size || uint32(st.Mode) != plain.Mode || uint64(st.Nlink) != plain.Nlink {
+	if int64(st.Size) != plain.Size || uint32(st.Mode) != plain.Mode || uint64(st.Nlink) != uint64(plain.Nlink) {
 		return outcome{Data: "statx and fstat differ"}, nil
 	}
 	return outcome{Data: attributes(&plain)}, nil
