@@ -9,9 +9,9 @@ import (
 )
 
 // stats are the mount's counters of requests that reached its process.
-func (s *site) stats() map[string]int64 {
+func (s *site) stats() struct{ Opens, Reads, Writes int64 } {
 	s.t.Helper()
-	return decode[map[string]int64](s, s.ok("getfattr", "--only-values", "-n", "user.curi.stats", s.mount))
+	return decode[struct{ Opens, Reads, Writes int64 }](s, s.ok("getfattr", "--only-values", "-n", "user.curi.stats", s.mount))
 }
 
 // As root, bytes of local blobs and of outputs never pass through user space.
@@ -40,10 +40,10 @@ assert mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)[:] == open("large", "rb").r
 		"sh", "-c", "cp {in.large} {out.copy} && dd if={in.large} of={work.w}/f bs=4k status=none conv=fsync && cmp {work.w}/f {out.copy}")
 	s.ok("cmp", "large", r.Outputs["copy"].Path)
 	after := s.stats()
-	if after["opens"] == before["opens"] {
-		t.Errorf("nothing was opened through the mount: %v", after)
+	if after.Opens == before.Opens {
+		t.Errorf("nothing was opened through the mount: %+v", after)
 	}
-	if r, w := after["reads"]-before["reads"], after["writes"]-before["writes"]; r != 0 || w != 0 {
+	if r, w := after.Reads-before.Reads, after.Writes-before.Writes; r != 0 || w != 0 {
 		t.Errorf("%d reads and %d writes reached user space", r, w)
 	}
 }

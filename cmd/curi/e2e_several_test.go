@@ -25,7 +25,7 @@ func (s *site) together(n int, env func(i int) []string, release string, argv []
 	s.eventually(nil, "all but one to say that they wait", func() bool {
 		waiting := 0
 		for _, j := range jobs {
-			if strings.Contains(j.stderr.String(), "wait") {
+			if strings.Contains(j.stderr.String(), "waiting for ") {
 				waiting++
 			}
 		}
@@ -116,7 +116,7 @@ func TestRow16WaiterTakesOverFromTheDead(t *testing.T) {
 	first := s.begin(argv...)
 	s.eventually(first, "the first to run", func() bool { return s.starts() == 1 })
 	second := s.begin(argv...)
-	s.eventually(second, "the second to wait", func() bool { return strings.Contains(second.stderr.String(), "wait") })
+	s.eventually(second, "the second to wait", func() bool { return strings.Contains(second.stderr.String(), "waiting for ") })
 	s.touch("go")
 	if err := first.Process.Signal(os.Kill); err != nil {
 		t.Fatal(err)
