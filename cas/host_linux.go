@@ -8,13 +8,24 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/curi-store/curi/internal/fault"
 	"golang.org/x/sys/unix"
 )
 
 func bootID() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
+}
+
+// startTime is when this machine was started, by its clock as it goes now.
+func startTime() time.Time {
+	var up unix.Sysinfo_t
+	if unix.Sysinfo(&up) != nil {
+		return fault.Now()
+	}
+	return fault.Now().Add(-time.Duration(up.Uptime) * time.Second)
 }
 
 // processStart is when a process began, in clock ticks since boot, which tells

@@ -181,9 +181,15 @@ func readPin(path string) (pin pinFile, live bool, err error) {
 		return pin, false, err
 	}
 	err = readJSON(path, &pin)
-	if free && err == nil && !sameKernel(pin.Host, pin.BootID) && pin.Host != thisHost().name {
-		fi, serr := f.Stat()
-		return pin, serr == nil && fault.Now().Sub(fi.ModTime()) < foreignPinAge, serr
+	if free && err == nil && !sameKernel(pin.Host, pin.BootID) {
+		fi, err := f.Stat()
+		if err != nil {
+			return pin, false, err
+		}
+		// Machines may have one name: only before this one was started it may
+		// have been this one itself, whose processes are gone.
+		here := pin.Host == thisHost().name && fi.ModTime().Before(startTime())
+		return pin, !here && fault.Now().Sub(fi.ModTime()) < foreignPinAge, nil
 	}
 	if free {
 		return pin, false, nil // void, readable or not

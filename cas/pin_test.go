@@ -86,6 +86,31 @@ func TestPinOfAnotherHost(t *testing.T) {
 	}
 }
 
+// Two machines may have one name, and flock not reach from one to the other. A
+// pin of this machine's own is void once it was started again.
+func TestPinOfAnotherHostOfThisName(t *testing.T) {
+	s := newTestStore(t)
+	d := putFiles(t, s, map[string]string{"a": "1"})
+	path := filepath.Join(s.Dir(), "pins", "abc.json")
+	b, err := encodeJSON(pinFile{What: "x", Trees: []Digest{d}, Host: thisHost().name, BootID: "0", PID: 1, Time: now()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Collect(t.Context(), CollectOptions{}); err != nil || r.KeptBlobs != 1 {
+		t.Errorf("of a machine that lives: %+v, %v", r, err)
+	}
+	old := startTime().Add(-time.Minute)
+	if err := os.Chtimes(path, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Collect(t.Context(), CollectOptions{}); err != nil || r.RemovedBlobs != 1 {
+		t.Errorf("from before this machine was started: %+v, %v", r, err)
+	}
+}
+
 func TestPinGolden(t *testing.T) {
 	s := newTestStore(t)
 	d := putFiles(t, s, map[string]string{"a": "1"})
