@@ -114,8 +114,9 @@ func (r *run) abandon(ctx context.Context, out outcome, why error) error {
 // keepBeating shows on a key's lock that this process lives, until the returned
 // function is called. The guard does the same while the command runs.
 func (e *execution) keepBeating(lock *cas.Lock) (stop func()) {
-	done := make(chan struct{})
+	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(ended)
 		t := time.NewTicker(beatEvery)
 		defer t.Stop()
 		for {
@@ -129,7 +130,10 @@ func (e *execution) keepBeating(lock *cas.Lock) (stop func()) {
 			}
 		}
 	}()
-	return func() { close(done) }
+	return func() {
+		close(done)
+		<-ended // the lock may be closed next
+	}
 }
 
 // release gives back what the run holds besides the lock.
