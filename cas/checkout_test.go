@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -185,15 +186,15 @@ func TestCheckoutThatIsCutOff(t *testing.T) {
 	if err := flock(other, unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	asked := false
+	var asked atomic.Bool
 	err = s.Checkout(t.Context(), tree, dir, CheckoutOptions{Progress: func(_, _, _, _ int64) {
-		asked = true
+		asked.Store(true)
 		if _, err := os.Lstat(dir); err == nil {
 			t.Error("it has its name before it is whole")
 		}
 	}})
-	if err != nil || !asked {
-		t.Fatal(asked, err)
+	if err != nil || !asked.Load() {
+		t.Fatal(asked.Load(), err)
 	}
 	ents, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil || len(ents) != 2 || ents[0].Name() != filepath.Base(busy) || ents[1].Name() != "copy" {
