@@ -176,7 +176,7 @@ func (e *execution) clearMountPoint(ctx context.Context, dir string) error {
 		if !ours {
 			return fmt.Errorf("%w: %s is mounted at %s, which is Curi's: unmount it", ErrMount, m.fstype, dir)
 		}
-		if deadMount(dir) {
+		if DeadMount(dir) {
 			if err := detach(dir); err != nil {
 				return fmt.Errorf("%w: take away the dead mount at %s: %w: run curi umount --stale", ErrMount, dir, err)
 			}
@@ -292,4 +292,4 @@ func (e *execution) startCurifs(ctx context.Context, dir string) (cas.Mount, err
 // alive reports whether the mount still serves: its server answers, and nothing
 // else is mounted there. That is the kernel's to say: the registration is a file
 // of the store, whose filesystem may be in trouble without the mount being so.
-func (h *heldMount) alive() bool { return h.Reachable() && !deadMount(h.Dir) }
+func (h *heldMount) alive() bool { return h.Reachable() && !DeadMount(h.Dir) }

@@ -52,9 +52,9 @@ var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\13
 // answerTime is how long a mount may take to say anything.
 const answerTime = 5 * time.Second
 
-// deadMount reports whether the FUSE mount at dir lost its server. One that
+// DeadMount reports whether the FUSE mount at dir lost its server. One that
 // does not answer in time is not called dead.
-func deadMount(dir string) bool {
+func DeadMount(dir string) bool {
 	answer := make(chan error, 1)
 	go func() {
 		var st unix.Statfs_t

@@ -12,7 +12,8 @@ type mountPoint struct {
 
 func mountedAt(string) (mountPoint, bool) { return mountPoint{}, false }
 
-func deadMount(string) bool { return false }
+// DeadMount reports whether a mount lost its server; there are none here.
+func DeadMount(string) bool { return false }
 
 func lostWrite(string, string) (string, error) { return "", nil }
 

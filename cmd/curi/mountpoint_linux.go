@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,24 +43,5 @@ func isMountPoint(dir string) bool {
 func endServer(pid int) {
 	if name, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm"); err == nil && strings.TrimSpace(string(name)) == "curifs" {
 		_ = unix.Kill(pid, unix.SIGTERM)
-	}
-}
-
-// deadWait is how long a mount may take to say anything.
-const deadWait = 5 * time.Second
-
-// isDead reports whether the mount at dir lost its server; one that does not
-// answer is not called dead.
-func isDead(dir string) bool {
-	answer := make(chan error, 1)
-	go func() {
-		var st unix.Statfs_t
-		answer <- unix.Statfs(dir, &st)
-	}()
-	select {
-	case err := <-answer:
-		return errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.ECONNABORTED)
-	case <-time.After(deadWait):
-		return false
 	}
 }

@@ -10,6 +10,4 @@ func isBusy(error) bool { return false }
 
 func isMountPoint(string) bool { return false }
 
-func isDead(string) bool { return false }
-
 func endServer(int) {}

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/launcher"
 )
 
 func newUmount(a *app) *cobra.Command {
@@ -151,7 +152,7 @@ func (a *app) clearStale(ctx context.Context, s *cas.Store, stale []cas.Mount) e
 // At its place another server may serve by now, with the same device number; one
 // that died in another mount namespace had its place there.
 func leftMounted(m cas.Mount) bool {
-	return m.Reachable() && isMountPoint(m.Dir) && isDead(m.Dir)
+	return m.Reachable() && isMountPoint(m.Dir) && launcher.DeadMount(m.Dir)
 }
 
 // detach unmounts dir, as root directly, else through fusermount3. lazy lets
