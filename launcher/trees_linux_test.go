@@ -425,7 +425,7 @@ func TestInputInQuarantineIsNotMounted(t *testing.T) {
 		t.Fatalf("verify: %+v, %v", rep, err)
 	}
 	_, out = c.must(t) // a shell that goes on
-	wantText(t, out, "data: 1\nmany: 0\n", "z/last: Input/output error")
+	wantText(t, out, "data: 1\n", "many: 0\n", "z/last: Input/output error")
 }
 
 func TestOpenMountedInputsCostNoDescriptors(t *testing.T) {

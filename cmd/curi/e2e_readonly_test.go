@@ -25,6 +25,9 @@ func newReadOnly(t *testing.T, mounted bool) (s *site, stage []string) {
 	s.stage(stage...)
 	// Views that are there already would hide what is to be seen.
 	s.ok("sh", "-c", `cd "$CURI_STORE"; chmod -R u+w views; rm -r views/*`)
+	s.eventually(nil, "the run's own mount to sign off", func() bool {
+		return s.ok("find", s.store+"/mounts", "-type", "f") == ""
+	})
 	if mounted {
 		s.eventually(nil, "the run's own mount to leave", func() bool { return s.run("mount", "-o", "remount,ro", fs).status == 0 })
 		return s, stage
