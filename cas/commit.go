@@ -177,14 +177,18 @@ func (b *batch) checkPresent() error {
 	if !lost && len(missing.blobs) == 0 {
 		return nil
 	}
-	// The trees are few and quick to stage: all of them again.
+	b.forgetTrees() // few and quick to stage: all of them again
+	return missing
+}
+
+// forgetTrees removes what is staged of trees.
+func (b *batch) forgetTrees() {
 	for _, t := range b.trees {
 		if t.path != "" {
 			os.Remove(t.path)
 		}
 	}
 	b.trees, b.isTree = nil, map[Digest]bool{}
-	return missing
 }
 
 // publishBlobs renames outboards and blobs into place, durably.

@@ -209,8 +209,10 @@ func (d *decoder) uvarint() uint64 {
 }
 
 // count reads how many items follow, each of at least size bytes.
-func (d *decoder) count(size int) int {
-	v := d.uvarint()
+func (d *decoder) count(size int) int { return d.fit(d.uvarint(), size) }
+
+// fit is the number of items v, each of at least size bytes, if there is room.
+func (d *decoder) fit(v uint64, size int) int {
 	if v > uint64(len(d.b)/size) {
 		d.fail("%d items announced, there is no room for them", v)
 		return 0

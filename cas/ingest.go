@@ -76,6 +76,21 @@ func (s *Store) hasWholeBlob(d Digest, size int64) bool {
 	return err == nil && st.isRegular() && st.size == size
 }
 
+// has reports whether a tree of the batch can name the blob: the batch has it,
+// or the store, where it is looked for again before anything is published.
+func (b *batch) has(d Digest, size int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if _, ok := b.blobs[d]; ok {
+		return true
+	}
+	if b.s.hasWholeBlob(d, size) {
+		b.blobs[d] = &staged{size: size}
+		return true
+	}
+	return b.s.HasBlob(d) // a reference
+}
+
 func (b *batch) put(d Digest, st *staged) {
 	b.mu.Lock()
 	b.blobs[d] = st

@@ -29,7 +29,7 @@ const storeFile = "curi-store.json"
 // needed: tools that copy stores lose empty directories.
 var storeDirs = []string{
 	"blobs", "outboards", "trees", "references", "refs", "pins", "locks",
-	"staging", "at", "views", "mounts", "quarantine", "index",
+	"staging", "at", "views", "mounts", "quarantine", "index", "remotes", "partial",
 }
 
 // Modes in a store that is shared by a group, whatever the umask: the

@@ -1,0 +1,391 @@
+package cas
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A partial blob is a large blob of which the store has some groups, each
+// verified when it came. It lies in a tier of its own, STORE/partial, which
+// says itself that it is not whole; nothing but a [Partial] reads it. Three
+// files, by digest:
+//
+//	<digest>           the bytes, with holes
+//	<digest>.outboard  the nodes that verified them, the others zero
+//	<digest>.map       which groups are there
+//
+// The map, integers little-endian:
+//
+//	offset  bytes
+//	0       8      "curipart"
+//	8       1      version, 1
+//	9       7      zero
+//	16      8      size of the blob in bytes
+//	24      16     which system wrote it last: the first bytes of the digest of
+//	               its host name and boot id. Another one, or the same after a
+//	               restart, verifies what is there before it believes the map
+//	40      n      a bit for each group, the lowest of a byte first
+const (
+	partialMagic   = "curipart"
+	partialVersion = 1
+	partialHeader  = 40
+)
+
+// Partial is an open partial blob. It may be used by several goroutines, and
+// several processes may have it open at once.
+type Partial struct {
+	s      *Store
+	digest Digest
+	size   int64
+	data   *os.File
+	nodes  *os.File
+	bits   *os.File
+
+	mu      sync.Mutex
+	present []byte
+	missing int64 // groups
+}
+
+func (s *Store) partialPath(d Digest) string { return s.path("partial", d) }
+
+// OpenPartial opens what the store has of the blob d, of size bytes, which may
+// be nothing yet. Only blobs that have an outboard can be partial: of at most
+// [MinOutboard] bytes it is an error that wraps [ErrInvalid].
+func (s *Store) OpenPartial(ctx context.Context, d Digest, size int64) (*Partial, error) {
+	if size <= outboardMin {
+		return nil, fmt.Errorf("partial blob %s: %d bytes are too few to come in parts: %w", d.Short(), size, ErrInvalid)
+	}
+	p := &Partial{s: s, digest: d, size: size}
+	if err := p.open(ctx); err != nil {
+		p.Close()
+		return nil, fmt.Errorf("partial blob %s: %w", d.Short(), err)
+	}
+	return p, nil
+}
+
+func (p *Partial) open(ctx context.Context) error {
+	path := p.s.partialPath(p.digest)
+	if err := p.s.makeDirs(filepath.Dir(path)); err != nil {
+		return err
+	}
+	for _, f := range []struct {
+		to   **os.File
+		path string
+	}{{&p.data, path}, {&p.nodes, path + ".outboard"}, {&p.bits, path + ".map"}} {
+		var err error
+		if *f.to, err = p.s.openShared(f.path); err != nil {
+			return err
+		}
+	}
+	// The header, and what the map says, under the lock that changes it.
+	if err := flock(p.bits, unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer flock(p.bits, unix.LOCK_UN)
+	return p.readMap(ctx)
+}
+
+func (p *Partial) mapSize() int64 { return partialHeader + (groups(p.size)+7)/8 }
+
+// thisSystem identifies a run of a kernel.
+func thisSystem() []byte {
+	h := thisHost()
+	d := Sum([]byte(h.name + "\x00" + h.boot))
+	return d[:16]
+}
+
+// readMap reads the map, or begins one; called with its lock.
+func (p *Partial) readMap(ctx context.Context) error {
+	b, err := io.ReadAll(io.NewSectionReader(p.bits, 0, p.mapSize()+1))
+	if err != nil {
+		return err
+	}
+	head := make([]byte, partialHeader)
+	copy(head, partialMagic)
+	head[8] = partialVersion
+	binary.LittleEndian.PutUint64(head[16:], uint64(p.size))
+	copy(head[24:], thisSystem())
+	known := int64(len(b)) == p.mapSize() && bytes.Equal(b[:24], head[:24])
+	if !known {
+		b = append(head, make([]byte, p.mapSize()-partialHeader)...)
+	}
+	p.present = b[partialHeader:]
+	if known && bytes.Equal(b[24:partialHeader], head[24:]) {
+		p.count()
+		return nil
+	}
+	if known {
+		if err := p.recheck(ctx); err != nil {
+			return err
+		}
+	} else if err := p.data.Truncate(p.size); err != nil {
+		return storeError(err)
+	}
+	p.count()
+	if _, err := p.bits.WriteAt(append(head, p.present...), 0); err != nil {
+		return storeError(err)
+	}
+	return p.bits.Truncate(p.mapSize())
+}
+
+// recheck drops the groups from the map that do not lead to the digest: a
+// power failure may have kept the map and lost what it is about.
+func (p *Partial) recheck(ctx context.Context) error {
+	buf := make([]byte, groupSize)
+	for g := range groups(p.size) {
+		if p.present[g/8]&(1<<(g%8)) == 0 {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		off := g * groupSize
+		b := buf[:min(groupSize, p.size-off)]
+		_, err := p.data.ReadAt(b, off)
+		if err == nil {
+			err = p.verify(b, off, p.nodes, nil)
+		}
+		if err != nil {
+			p.present[g/8] &^= 1 << (g % 8)
+		}
+	}
+	return nil
+}
+
+func (p *Partial) count() {
+	p.missing = 0
+	for g := range groups(p.size) {
+		if p.present[g/8]&(1<<(g%8)) == 0 {
+			p.missing++
+		}
+	}
+}
+
+// openShared opens a file of a tier for reading and writing, and makes it.
+func (s *Store) openShared(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		return f, s.shareFile(f, s.smallFileMode())
+	}
+	if errors.Is(err, fs.ErrExist) {
+		f, err = os.OpenFile(path, os.O_RDWR, 0)
+	}
+	if err != nil {
+		return nil, storeError(err)
+	}
+	return f, nil
+}
+
+// Size of the whole blob in bytes.
+func (p *Partial) Size() int64 { return p.size }
+
+// Whole reports whether every group is there: then [Partial.Promote].
+func (p *Partial) Whole() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.missing == 0
+}
+
+// Local is how many bytes are there.
+func (p *Partial) Local() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, min(p.size, (groups(p.size)-p.missing)*groupSize))
+}
+
+// Missing returns the first gap in n bytes from off: its beginning and end, in
+// whole groups, or at the end of the blob. They are equal if all is there.
+func (p *Partial) Missing(off, n int64) (lo, hi int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if lo, hi = p.gap(off, n); lo == hi || p.readBits() != nil {
+		return lo, hi
+	}
+	return p.gap(off, n) // another process may have brought it
+}
+
+func (p *Partial) gap(off, n int64) (lo, hi int64) {
+	end := min(off+n, p.size)
+	g := off / groupSize
+	for ; g*groupSize < end && p.present[g/8]&(1<<(g%8)) != 0; g++ {
+	}
+	if g*groupSize >= end {
+		return end, end
+	}
+	lo = g * groupSize
+	for ; g*groupSize < end && p.present[g/8]&(1<<(g%8)) == 0; g++ {
+	}
+	return lo, min(g*groupSize, p.size)
+}
+
+// readBits takes over what other processes brought; called with mu held.
+func (p *Partial) readBits() error {
+	b := make([]byte, len(p.present))
+	if _, err := p.bits.ReadAt(b, partialHeader); err != nil {
+		return err
+	}
+	for i, x := range b {
+		p.present[i] |= x
+	}
+	p.count()
+	return nil
+}
+
+// ReadAt reads bytes that are there; others are an error that wraps
+// [ErrNotFound].
+func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
+	if off >= p.size {
+		return 0, io.EOF
+	}
+	if lo, hi := p.Missing(off, int64(len(b))); lo != hi {
+		return 0, fmt.Errorf("bytes %d to %d of blob %s are not here yet: %w", lo, hi, p.digest.Short(), ErrNotFound)
+	}
+	return p.data.ReadAt(b, off)
+}
+
+// Add brings the bytes at off, whole groups, with the nodes that verify them:
+// an outboard of which only the nodes must be there that lead to these groups.
+// What does not lead to the digest is [ErrCorrupt] and changes nothing.
+func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
+	used := map[int64][]byte{}
+	if err := p.verify(b, off, nodes, used); err != nil {
+		return err
+	}
+	for at, node := range used {
+		if _, err := p.nodes.WriteAt(node, at); err != nil {
+			return noSpace(storeError(err), p.s.dir)
+		}
+	}
+	if _, err := p.data.WriteAt(b, off); err != nil {
+		return noSpace(storeError(err), p.s.dir)
+	}
+	return p.mark(off/groupSize, (off+int64(len(b))+groupSize-1)/groupSize)
+}
+
+// verify checks bytes against the digest, and notes the nodes that led there.
+func (p *Partial) verify(b []byte, off int64, nodes io.ReaderAt, used map[int64][]byte) error {
+	o, err := ParseOutboard(&proof{head: outboardHead(p.size), nodes: nodes, used: used}, outboardSize(p.size), p.digest)
+	if err != nil {
+		return err
+	}
+	return o.Verify(b, off)
+}
+
+// proof is an outboard whose header is known.
+type proof struct {
+	head  []byte
+	nodes io.ReaderAt
+	used  map[int64][]byte // nil: not wanted
+}
+
+func (r *proof) ReadAt(b []byte, off int64) (int, error) {
+	if off == 0 {
+		return copy(b, r.head), nil
+	}
+	n, err := r.nodes.ReadAt(b, off)
+	if r.used != nil && n == len(b) {
+		r.used[off] = bytes.Clone(b)
+	}
+	return n, err
+}
+
+// mark notes that groups are there, so that other processes see it.
+func (p *Partial) mark(from, to int64) error {
+	p.mu.Lock() // first: the flock is the process's, not the goroutine's
+	defer p.mu.Unlock()
+	if err := flock(p.bits, unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer flock(p.bits, unix.LOCK_UN)
+	if err := p.readBits(); err != nil {
+		return err
+	}
+	for g := from; g < to; g++ {
+		if p.present[g/8]&(1<<(g%8)) == 0 {
+			p.present[g/8] |= 1 << (g % 8)
+			p.missing--
+		}
+	}
+	_, err := p.bits.WriteAt(p.present[from/8:(to+7)/8], partialHeader+from/8)
+	return err
+}
+
+// Promote makes a blob that is whole one of the store, durably. The Partial
+// can be read on.
+func (p *Partial) Promote(ctx context.Context) error {
+	if !p.Whole() {
+		return fmt.Errorf("promote blob %s: %d of its %d bytes are here: %w", p.digest.Short(), p.Local(), p.size, ErrNotFound)
+	}
+	if err := p.promote(ctx); err != nil {
+		return fmt.Errorf("promote blob %s: %w", p.digest.Short(), err)
+	}
+	return nil
+}
+
+func (p *Partial) promote(ctx context.Context) error {
+	release, err := p.s.shareCommit(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := flock(p.bits, unix.LOCK_EX); err != nil {
+		return err
+	}
+	defer flock(p.bits, unix.LOCK_UN)
+	path := p.s.partialPath(p.digest)
+	if p.s.hasWholeBlob(p.digest, p.size) {
+		p.remove()
+		return nil
+	}
+	if _, err := p.nodes.WriteAt(outboardHead(p.size), 0); err != nil {
+		return storeError(err)
+	}
+	for _, f := range []*os.File{p.data, p.nodes} {
+		if err := f.Chmod(blobMode); err != nil {
+			return storeError(err)
+		}
+		if err := f.Sync(); err != nil {
+			return storeError(err)
+		}
+	}
+	// The map goes first: without it the other files mean nothing.
+	if err := os.Remove(p.bits.Name()); err != nil && !noFile(err) {
+		return storeError(err)
+	}
+	if err := p.s.renameDurable(path+".outboard", p.s.outboardPath(p.digest)); err != nil {
+		return err
+	}
+	return p.s.renameDurable(path, p.s.blobPath(p.digest))
+}
+
+// remove removes the files, as the store has the blob.
+func (p *Partial) remove() {
+	for _, f := range []*os.File{p.bits, p.nodes, p.data} {
+		os.Remove(f.Name())
+	}
+}
+
+// Close closes the files; what is there stays.
+func (p *Partial) Close() error {
+	var first error
+	for _, f := range []*os.File{p.data, p.nodes, p.bits} {
+		if f != nil {
+			if err := f.Close(); err != nil && first == nil {
+				first = err
+			}
+		}
+	}
+	return first
+}

@@ -1,0 +1,161 @@
+package cas
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"testing"
+)
+
+// partialBlob is a blob and its outboard, that no store has.
+func partialBlob(t *testing.T, size int) ([]byte, Digest, *bytes.Reader) {
+	t.Helper()
+	b := make([]byte, size)
+	for i := range b {
+		b[i] = byte(i*i>>8 ^ i>>16 ^ i)
+	}
+	out := &memFile{b: make([]byte, OutboardSize(int64(size)))}
+	d, err := SumAt(t.Context(), bytes.NewReader(b), int64(size), out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, d, bytes.NewReader(out.b)
+}
+
+func openPartial(t *testing.T, s *Store, d Digest, size int) *Partial {
+	t.Helper()
+	p, err := s.OpenPartial(t.Context(), d, int64(size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func TestPartial(t *testing.T) {
+	s := newCoreStore(t)
+	const size = 3<<20 + 12345
+	b, d, nodes := partialBlob(t, size)
+	p := openPartial(t, s, d, size)
+	if lo, hi := p.Missing(0, size); lo != 0 || hi != size || p.Local() != 0 {
+		t.Errorf("of an empty one %d to %d is missing, %d is here", lo, hi, p.Local())
+	}
+	if _, err := p.ReadAt(make([]byte, 10), 0); !errors.Is(err, ErrNotFound) {
+		t.Errorf("read of nothing: %v", err)
+	}
+	if err := p.Add(b[GroupSize:3*GroupSize], GroupSize, nodes); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, 2*GroupSize-100)
+	if _, err := p.ReadAt(got, GroupSize+50); err != nil || !bytes.Equal(got, b[GroupSize+50:][:len(got)]) {
+		t.Errorf("read of what is there: %v", err)
+	}
+	if lo, hi := p.Missing(GroupSize, 10*GroupSize); lo != 3*GroupSize || hi != 11*GroupSize {
+		t.Errorf("%d to %d is missing", lo, hi)
+	}
+	// What is wrong is refused, wherever it is wrong.
+	bad := bytes.Clone(b[:GroupSize])
+	bad[77]++
+	if err := p.Add(bad, 0, nodes); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("wrong bytes: %v", err)
+	}
+	if err := p.Add(b[:GroupSize], 0, bytes.NewReader(make([]byte, OutboardSize(size)))); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("wrong nodes: %v", err)
+	}
+	if err := p.Add(b[:100], 0, nodes); !errors.Is(err, ErrInvalid) {
+		t.Errorf("half a group: %v", err)
+	}
+	if lo, _ := p.Missing(0, 1); lo != 0 {
+		t.Error("what was refused counts as there")
+	}
+	if err := p.Promote(t.Context()); !errors.Is(err, ErrNotFound) {
+		t.Errorf("promoted too early: %v", err)
+	}
+	// Another handle sees what this one brings, as another process does.
+	q := openPartial(t, s, d, size)
+	if err := p.Add(b[:GroupSize], 0, nodes); err != nil {
+		t.Fatal(err)
+	}
+	if lo, hi := q.Missing(0, 3*GroupSize); lo != hi {
+		t.Errorf("the other handle lacks %d to %d", lo, hi)
+	}
+	for lo, hi := q.Missing(0, size); lo != hi; lo, hi = q.Missing(0, size) {
+		if err := q.Add(b[lo:hi], lo, nodes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !q.Whole() || s.HasBlob(d) {
+		t.Errorf("whole: %v; a blob already: %v", q.Whole(), s.HasBlob(d))
+	}
+	if err := q.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Promote(t.Context()); p.Whole() && err != nil {
+		t.Errorf("promoted twice: %v", err)
+	}
+	f, err := s.OpenBlob(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if all, err := io.ReadAll(f); err != nil || !bytes.Equal(all, b) {
+		t.Errorf("the blob: %d bytes, %v", len(all), err)
+	}
+	o, err := s.OpenOutboard(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if err := o.Verify(b[GroupSize:2*GroupSize], GroupSize); err != nil {
+		t.Errorf("its outboard: %v", err)
+	}
+	if fi, err := os.Stat(s.blobPath(d)); err != nil || fi.Mode().Perm() != blobMode {
+		t.Errorf("mode %v, %v", fi.Mode(), err)
+	}
+	if left, _ := os.ReadDir(s.path("partial", d)[:len(s.path("partial", d))-65]); len(left) != 0 {
+		t.Errorf("left over: %v", left)
+	}
+}
+
+// TestPartialRestart: what is there is there after a restart of the program; a
+// restart of the machine may have lost bytes that the map still tells of.
+func TestPartialRestart(t *testing.T) {
+	s := newCoreStore(t)
+	const size = 2 << 20
+	b, d, nodes := partialBlob(t, size)
+	p := openPartial(t, s, d, size)
+	if err := p.Add(b[:4*GroupSize], 0, nodes); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	p = openPartial(t, s, d, size)
+	if lo, _ := p.Missing(0, size); lo != 4*GroupSize {
+		t.Errorf("after a restart it lacks bytes from %d", lo)
+	}
+	p.Close()
+	path := s.partialPath(d)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteAt(make([]byte, 100), GroupSize) // lost by the power failure
+	f.Close()
+	f, err = os.OpenFile(path+".map", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.WriteAt([]byte("another system!!"), 24)
+	f.Close()
+	p = openPartial(t, s, d, size)
+	if lo, hi := p.Missing(0, 4*GroupSize); lo != GroupSize || hi != 2*GroupSize {
+		t.Errorf("after a restart of the machine %d to %d is missing, want the group that was lost", lo, hi)
+	}
+	// A map that makes no sense counts as none.
+	p.Close()
+	os.WriteFile(path+".map", []byte("curipart???"), 0o644)
+	p = openPartial(t, s, d, size)
+	if p.Local() != 0 {
+		t.Errorf("believed %d bytes to a damaged map", p.Local())
+	}
+}
