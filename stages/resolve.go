@@ -323,3 +323,11 @@ func (r *resolver) nearPath(tree cas.Digest, path string) string {
 	}
 	return ""
 }
+
+// Inside is the target that a path inside a stored tree makes, for a REF whose
+// name leads to that tree by other ways than the store's own names.
+func Inside(ctx context.Context, s *cas.Store, ref, name string, tree cas.Digest, path string) (Target, error) {
+	r := resolver{ctx: ctx, s: s, ref: ref, parts: refParts{path: path}}
+	t := Target{Ref: ref, Name: name, Tree: tree}
+	return t, r.enter(&t)
+}

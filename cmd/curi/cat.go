@@ -33,6 +33,15 @@ func (a *app) cat(ctx context.Context, ref string) error {
 	if a.json {
 		return usagef("curi cat writes bytes and has no --json; curi show %s --json describes the file", ref)
 	}
+	s, err := a.existingStore(ctx)
+	if err != nil {
+		return err
+	}
+	if rt, err := a.findRemote(ctx, s, ref); err != nil {
+		return err
+	} else if rt != nil {
+		return a.catRemote(ctx, s, rt)
+	}
 	s, t, err := a.resolve(ctx, ref)
 	if err != nil {
 		return err

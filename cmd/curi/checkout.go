@@ -43,7 +43,7 @@ func (a *app) checkout(ctx context.Context, ref, dir string, o cas.CheckoutOptio
 	if dir == "" {
 		return usagef("curi checkout: the directory is empty; name one, such as ./copy")
 	}
-	s, t, err := a.resolve(ctx, ref)
+	s, t, err := a.resolveLocal(ctx, ref)
 	if err != nil {
 		return err
 	}

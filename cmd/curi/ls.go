@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 )
 
 // listedJSON is an element of what `curi ls --json` prints.
@@ -80,6 +81,11 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 			list = append(list, l)
 		}
 	}
+	onRemotes, err := listRemotes(ctx, s, prefix, all)
+	if err != nil {
+		return err
+	}
+	list = append(list, onRemotes...)
 	if a.json {
 		return a.printJSON(list)
 	}
@@ -103,4 +109,33 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 		rows = append(rows, []string{name, fmt.Sprint(l.Version), l.Kind, size(l.Bytes), age(l.Time), orDash(l.MadeBy), strings.Join(l.Tags, " ")})
 	}
 	return a.table([]string{"NAME", ">VERSION", "KIND", ">SIZE", "MADE", "BY", "TAGS"}, rows)
+}
+
+// listRemotes lists what the remotes had at the last pull, as REMOTE/NAME.
+func listRemotes(ctx context.Context, s *cas.Store, prefix string, all bool) ([]listedJSON, error) {
+	configs, err := remote.Configs(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var list []listedJSON
+	for _, c := range configs {
+		seen, err := remote.LoadSeen(ctx, s, c.Name)
+		if err != nil {
+			return nil, err
+		}
+		vs := seen.Versions
+		if !all {
+			vs = seen.Newest("")
+		}
+		for _, v := range vs {
+			l := listedJSON{Name: c.Name + "/" + v.Name, Version: v.N, Tags: []string{}, Tree: v.Tree, Kind: "directory", Bytes: v.Bytes, MadeBy: v.MadeBy, Time: v.Time}
+			if v.Single {
+				l.Kind = "file"
+			}
+			if strings.HasPrefix(l.Name, prefix) {
+				list = append(list, l)
+			}
+		}
+	}
+	return list, nil
 }

@@ -27,7 +27,7 @@ the same; for a directory use a mount.`,
 		Args:              nargs(1, 1, "one REF"),
 		ValidArgsFunction: a.completeRefs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, t, err := a.resolve(c.Context(), args[0])
+			s, t, err := a.resolveLocal(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -15,6 +15,7 @@ const (
 	groupArtifacts = "artifacts"
 	groupStages    = "stages"
 	groupMounts    = "mounts"
+	groupRemotes   = "remotes"
 	groupStore     = "store"
 )
 
@@ -64,6 +65,7 @@ whose results are recorded and cached.`,
 		&cobra.Group{ID: groupArtifacts, Title: "Artifacts:"},
 		&cobra.Group{ID: groupStages, Title: "Stages and runs:"},
 		&cobra.Group{ID: groupMounts, Title: "Mounts:"},
+		&cobra.Group{ID: groupRemotes, Title: "Remotes:"},
 		&cobra.Group{ID: groupStore, Title: "Store:"},
 	)
 	add := func(group string, cs ...*cobra.Command) {
@@ -75,6 +77,7 @@ whose results are recorded and cached.`,
 	add(groupArtifacts, newAdd(a), newLs(a), newShow(a), newCat(a), newPath(a), newCheckout(a), newDiff(a), newTag(a), newMeta(a), newRm(a))
 	add(groupStages, newStage(a), newLog(a), newLineage(a), newShell(a))
 	add(groupMounts, newMount(a), newUmount(a))
+	add(groupRemotes, newRemote(a), newPush(a), newPull(a))
 	add(groupStore, newStore(a), newStatus(a), newDu(a), newGc(a), newFsck(a), newConfig(a))
 	root.AddCommand(newVersion(a), newDocs(a))
 	root.AddCommand(topics()...)

@@ -31,23 +31,49 @@ made it. See "curi help ref" for how things are named.`,
 		Args:              nargs(1, 1, "one REF, such as digits or digits@2"),
 		ValidArgsFunction: a.completeRefs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, t, err := a.resolve(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			d, err := describe(c.Context(), s, t)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.printJSON(d)
-			}
-			return a.showThing(c.Context(), s, d)
+			return a.show(c.Context(), args[0])
 		},
 	}
 }
 
-func (a *app) showThing(ctx context.Context, s *cas.Store, d thing) error {
+func (a *app) show(ctx context.Context, ref string) error {
+	s, err := a.existingStore(ctx)
+	if err != nil {
+		return err
+	}
+	rt, err := a.findRemote(ctx, s, ref)
+	if err != nil {
+		return err
+	}
+	var d thing
+	var entries []cas.Entry
+	if rt != nil {
+		d, entries, err = a.describeRemote(ctx, s, rt)
+	} else {
+		var t stages.Target
+		if s, t, err = a.resolve(ctx, ref); err != nil {
+			return err
+		}
+		d, err = describe(ctx, s, t)
+	}
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.printJSON(d)
+	}
+	if rt == nil && d.Kind == "directory" && !a.quiet {
+		t, err := s.Tree(ctx, d.Digest)
+		if err != nil {
+			return err
+		}
+		entries = t.Entries
+	}
+	return a.showThing(d, entries)
+}
+
+// showThing prints what d tells, and the first of the entries in it.
+func (a *app) showThing(d thing, entries []cas.Entry) error {
 	var b strings.Builder
 	line := func(k, format string, args ...any) {
 		fmt.Fprintf(&b, "%-9s %s\n", k, visible(fmt.Sprintf(format, args...)))
@@ -83,6 +109,9 @@ func (a *app) showThing(ctx context.Context, s *cas.Store, d thing) error {
 	if d.MadeBy != "" {
 		line("made by", "%s", d.MadeBy)
 	}
+	if d.By != "" {
+		line("published", "by %s", d.By)
+	}
 	if d.Time != nil && !d.Time.IsZero() {
 		line("made", "%s, %s", d.Time.Local().Format(time.DateTime), age(*d.Time))
 	}
@@ -92,10 +121,8 @@ func (a *app) showThing(ctx context.Context, s *cas.Store, d thing) error {
 	for _, k := range slices.Sorted(maps.Keys(d.Meta)) {
 		line("meta", "%s=%s", k, d.Meta[k])
 	}
-	if d.Kind == "directory" && !a.quiet {
-		if err := listEntries(ctx, s, &b, d.Digest); err != nil {
-			return err
-		}
+	if !a.quiet {
+		listEntries(&b, entries)
 	}
 	return a.write(b.String())
 }
@@ -136,14 +163,10 @@ func pairs(m map[string]string) string {
 }
 
 // listEntries prints the first names in a directory.
-func listEntries(ctx context.Context, s *cas.Store, b *strings.Builder, tree cas.Digest) error {
-	t, err := s.Tree(ctx, tree)
-	if err != nil {
-		return err
-	}
-	for i, e := range t.Entries {
+func listEntries(b *strings.Builder, entries []cas.Entry) {
+	for i, e := range entries {
 		if i == showEntries {
-			fmt.Fprintf(b, "  … and %d more\n", len(t.Entries)-i)
+			fmt.Fprintf(b, "  … and %d more\n", len(entries)-i)
 			break
 		}
 		switch e.Kind {
@@ -155,5 +178,4 @@ func listEntries(ctx context.Context, s *cas.Store, b *strings.Builder, tree cas
 			fmt.Fprintf(b, "  %9s  %s\n", size(e.Size), visible(e.Name))
 		}
 	}
-	return nil
 }

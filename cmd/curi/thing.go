@@ -31,7 +31,9 @@ type thing struct {
 	File       string            `json:"file"`             // of a single file: its path inside the tree
 	Target     string            `json:"target,omitempty"` // of a symlink
 	Run        *stages.Run       `json:"run,omitempty"`
-	Path       string            `json:"path,omitempty"` // of a work directory
+	Path       string            `json:"path,omitempty"`   // of a work directory
+	Remote     string            `json:"remote,omitempty"` // where it is
+	By         string            `json:"by,omitempty"`     // who published it there, as they say
 }
 
 // describe looks up what there is to know of a target.
