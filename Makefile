@@ -1,4 +1,4 @@
-# make build   bin/curi and bin/curifs
+# make build   bin/curi, bin/curifs and bin/curi-bucket
 # make test    every check and test; installs what they need
 # make demo    the main job on real data, twice: trained, then a cache hit
 # make bench   measures beside the bare disk and writes docs/benchmarks.md
@@ -24,11 +24,12 @@ export PYTHON TORCH_INDEX
 
 .PHONY: build
 build:
-	go build -trimpath -o bin/ ./cmd/curi ./cmd/curifs
+	go build -trimpath -o bin/ ./cmd/curi ./cmd/curifs ./cmd/curi-bucket
 
 .PHONY: test
 test: debian lint cross
 	@python=$$(testdata/dev/python.sh) && export CURI_TEST_PYTHON="$$python" && \
+	s3=$$(testdata/dev/s3server.sh) && export CURI_TEST_S3="$$s3" && \
 	set -x && testdata/dev/leftovers.sh go test -race -timeout 20m $(PACKAGES)
 	testdata/dev/leftovers.sh testdata/dev/fuzz.sh 20000x
 
@@ -48,13 +49,14 @@ lint: $(STATICCHECK)
 $(STATICCHECK):
 	GOBIN=$(dir $@) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
 
-# curi alone (the store, and stages with --no-mount) runs on macOS too.
+# curi alone (the store, remotes, and stages with --no-mount) runs on macOS too.
 .PHONY: cross
 cross:
 	GOOS=linux GOARCH=arm64 go build ./...
 	GOOS=linux GOARCH=arm64 go vet $(PACKAGES)
 	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/curi
 	GOOS=darwin GOARCH=arm64 go vet ./cmd/curi ./cas ./stages ./launcher
+	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/curi-bucket
 
 .PHONY: demo
 demo: build debian

@@ -20,6 +20,8 @@ const module = "github.com/curi-store/curi"
 //
 //	cmd/curi ──► launcher ──► stages ──► cas ◄── fusefs ◄── cmd/curifs
 //	    └──────► cas/remote ──────────────┘
+//	                 ▲
+//	cmd/curi-bucket ─┴► cas/remote/bucket
 //
 // and all of them internal/fault, which is empty but in test builds.
 //
@@ -29,11 +31,14 @@ var arrows = map[string][]string{
 	"internal/fault": {},
 	"cas":            {"internal/fault"},
 	"cas/remote":     {"cas", "internal/fault"},
-	"stages":         {"cas", "internal/fault"},
-	"launcher":       {"cas", "stages", "internal/fault"},
-	"fusefs":         {"cas", "internal/fault"},
-	"cmd/curi":       {"cas", "cas/remote", "stages", "launcher", "internal/fault"},
-	"cmd/curifs":     {"cas", "fusefs", "internal/fault"},
+	// The only one that imports libraries of object stores.
+	"cas/remote/bucket": {"cas", "cas/remote"},
+	"stages":            {"cas", "internal/fault"},
+	"launcher":          {"cas", "stages", "internal/fault"},
+	"fusefs":            {"cas", "internal/fault"},
+	"cmd/curi":          {"cas", "cas/remote", "stages", "launcher", "internal/fault"},
+	"cmd/curi-bucket":   {"cas/remote", "cas/remote/bucket"},
+	"cmd/curifs":        {"cas", "fusefs", "internal/fault"},
 }
 
 // modules that cas may import; it is a library for others, who get all of its
@@ -52,6 +57,9 @@ var casImports = []string{
 // are short, have no places and no signals of their own, and explaining a key
 // needs the first without any run.
 var processStarters = []string{"stages/tool.go", "stages/capture.go"}
+
+// objectStores are the libraries that only the helper program carries.
+var objectStores = []string{"gocloud.dev/", "github.com/aws/", "cloud.google.com/", "google.golang.org/", "github.com/Azure/"}
 
 type sourceFile struct {
 	pkg  string // directory relative to the module, slash-separated
@@ -132,6 +140,9 @@ func TestArrows(t *testing.T) {
 			}
 			if imp == "os/exec" && (f.pkg == "cas" || f.pkg == "stages" && !slices.Contains(processStarters, f.name)) {
 				t.Errorf("%s imports os/exec; %s starts no process", f.name, f.pkg)
+			}
+			if f.pkg != "cas/remote/bucket" && slices.ContainsFunc(objectStores, func(p string) bool { return strings.HasPrefix(imp, p) }) {
+				t.Errorf("%s imports %s, which is for cas/remote/bucket alone: who needs no object store is not to pay for it", f.name, imp)
 			}
 			if imp == "C" || imp == "log" && strings.HasPrefix(f.pkg, "cas") {
 				t.Errorf("%s imports %q", f.name, imp)

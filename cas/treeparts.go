@@ -36,7 +36,8 @@ func ParseTreeHead(b []byte) (t *Tree, n, used int, err error) {
 	d, err := t.decodeHead(b)
 	var count uint64
 	if err == nil {
-		count, err = d.uvarint(), d.err
+		count = d.uvarint()
+		err = d.err
 	}
 	if err == nil {
 		err = t.Attrs.check()

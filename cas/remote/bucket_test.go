@@ -19,7 +19,9 @@ import (
 // buckets makes an empty bucket of every kind that there is.
 func buckets(t *testing.T) map[string]func(t *testing.T) Bucket {
 	return map[string]func(t *testing.T) Bucket{
-		"dir": func(t *testing.T) Bucket { return OpenDir(filepath.Join(t.TempDir(), "new", "bucket")) },
+		"dir":    func(t *testing.T) Bucket { return OpenDir(filepath.Join(t.TempDir(), "new", "bucket")) },
+		"served": func(t *testing.T) Bucket { return servedBucket(t, OpenDir(filepath.Join(t.TempDir(), "bucket"))) },
+		"s3":     func(t *testing.T) Bucket { return openS3(t, s3Server(t), Patience{}) },
 	}
 }
 

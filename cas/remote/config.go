@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -111,8 +112,12 @@ func (c Config) Save(ctx context.Context, s *cas.Store) error {
 // schemes that a remote's URL may have.
 var schemes = []string{"s3", "gs", "azblob", "file"}
 
-// secretWords begin or end names of parameters that would carry a credential.
-var secretWords = []string{"secret", "token", "password", "accesskey", "access_key", "sig", "credential"}
+// parameters that the URLs of each scheme may have. There is none for a
+// credential: it would be stored.
+var parameters = map[string][]string{
+	"s3":     {"endpoint", "region", "profile", "insecure"},
+	"azblob": {"storage_account", "domain"},
+}
 
 // CheckURL reports why a URL cannot be a remote's; the error wraps
 // [cas.ErrInvalid]. Credentials in it are refused: they would be stored.
@@ -122,18 +127,32 @@ func CheckURL(text string) error {
 		// The error of the parser repeats the URL, with what may be secret in it.
 		return fmt.Errorf("the URL of a remote does not parse: %w", cas.ErrInvalid)
 	}
-	bad := func(why string) error { return fmt.Errorf("remote URL %s: %s: %w", u.Redacted(), why, cas.ErrInvalid) }
+	bad := func(why string) error {
+		return fmt.Errorf("remote URL %s://%s%s: %s: %w", u.Scheme, u.Host, u.EscapedPath(), why, cas.ErrInvalid)
+	}
 	if !slices.Contains(schemes, u.Scheme) {
 		return bad("want one that begins with " + strings.Join(schemes, "://, ") + "://")
 	}
+	const chain = "credentials come from the environment, a profile or the machine's role, and are never stored"
 	if u.User != nil {
-		return fmt.Errorf("remote URL of %s: it holds a user or password, and would be stored; credentials come from the environment, a profile or the machine's role: %w", u.Host, cas.ErrInvalid)
+		return bad("it holds a user or password; " + chain)
 	}
-	for name := range u.Query() {
-		for _, w := range secretWords {
-			if strings.Contains(strings.ToLower(name), w) {
-				return fmt.Errorf("remote URL of %s: the parameter %s would store a credential; those come from the environment, a profile or the machine's role: %w", u.Host, name, cas.ErrInvalid)
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return bad("its parameters do not parse")
+	}
+	known := parameters[u.Scheme]
+	for name := range q {
+		if !slices.Contains(known, name) {
+			if len(known) == 0 {
+				return bad(fmt.Sprintf("it takes no parameter such as %q; %s", name, chain))
 			}
+			return bad(fmt.Sprintf("it takes no parameter %q, only %s; %s", name, strings.Join(known, ", "), chain))
+		}
+	}
+	if e := q.Get("endpoint"); e != "" {
+		if why := checkEndpoint(e, q.Get("insecure") == "true"); why != "" {
+			return bad(why)
 		}
 	}
 	if u.Scheme == "file" {
@@ -146,4 +165,18 @@ func CheckURL(text string) error {
 		return bad("the bucket is missing, as in " + u.Scheme + "://BUCKET/PREFIX")
 	}
 	return nil
+}
+
+// checkEndpoint reports why an address of a server cannot be used, or "".
+func checkEndpoint(text string, insecure bool) string {
+	e, err := url.Parse(text)
+	if err != nil || e.Scheme != "https" && e.Scheme != "http" || e.Host == "" || e.User != nil || e.RawQuery != "" {
+		return "the endpoint is to be https://HOST:PORT"
+	}
+	if e.Scheme == "http" && !insecure && e.Hostname() != "localhost" {
+		if ip := net.ParseIP(e.Hostname()); ip == nil || !ip.IsLoopback() {
+			return "the endpoint is not encrypted (http://); use https://, or add insecure=true if the network between is trusted"
+		}
+	}
+	return ""
 }

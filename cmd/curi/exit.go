@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 	"github.com/curi-store/curi/launcher"
 	"github.com/curi-store/curi/stages"
 )
@@ -64,6 +65,7 @@ var meanings = []struct {
 }{
 	{launcher.ErrRefused, exitRefused},
 	{launcher.ErrMount, exitTrouble},
+	{remote.ErrAway, exitTrouble},
 	{cas.ErrFormat, exitTrouble},
 	{cas.ErrNoSpace, exitTrouble},
 	{syscall.ENOSPC, exitTrouble},

@@ -269,7 +269,7 @@ func (a *app) onlyRemote(ctx context.Context, s *cas.Store) (remote.Config, erro
 
 // openRemote contacts a remote; create makes it where there is none yet.
 func (a *app) openRemote(ctx context.Context, c remote.Config, create bool) (*remote.Remote, error) {
-	b, err := remote.OpenURL(ctx, c.URL, remote.BucketOptions{Helper: helperBeside()})
+	b, err := remote.OpenURL(ctx, c.URL, remote.BucketOptions{Helper: helperBeside(), Logger: a.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", c.Name, err)
 	}

@@ -1,0 +1,187 @@
+package remote
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// listPage is how many objects of a listing one answer has, at most.
+const listPage = 1000
+
+// maxRead bounds what one request reads, in bytes.
+const maxRead = maxPack
+
+// Serve is what a helper does: it opens the bucket that r asks for by open, and
+// answers what r asks of it on w, until r ends. Requests are answered at once
+// and in any order; who asks bounds how many there are.
+func Serve(ctx context.Context, r io.Reader, w io.Writer, open func(ctx context.Context, url string) (Bucket, error)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &server{w: w, under: map[uint32]*serving{}}
+	defer func() {
+		cancel()
+		s.wg.Wait()
+		if s.b != nil {
+			s.b.Close()
+		}
+	}()
+	in := bufio.NewReaderSize(r, 64<<10)
+	for {
+		f, err := readFrame(in)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if s.b == nil {
+			if f.kind != askOpen {
+				return fmt.Errorf("request %d before a bucket is open: %w", f.kind, cas.ErrInvalid)
+			}
+			b, err := open(ctx, string(f.body))
+			if err == nil {
+				s.b = b
+			}
+			s.answer(f.id, nil, err)
+			continue
+		}
+		s.take(ctx, f)
+	}
+}
+
+type server struct {
+	b  Bucket
+	wg sync.WaitGroup
+
+	wmu sync.Mutex
+	w   io.Writer
+
+	mu    sync.Mutex
+	under map[uint32]*serving
+}
+
+// serving is a request under way.
+type serving struct {
+	cancel context.CancelFunc
+	more   chan struct{} // of a listing
+}
+
+func (s *server) take(ctx context.Context, f frame) {
+	s.mu.Lock()
+	now := s.under[f.id]
+	s.mu.Unlock()
+	switch {
+	case f.kind == askCancel && now != nil:
+		now.cancel()
+	case f.kind == askMore && now != nil:
+		select {
+		case now.more <- struct{}{}:
+		default:
+		}
+	case f.kind == askCancel, f.kind == askMore: // it has ended meanwhile
+	default:
+		ctx, cancel := context.WithCancel(ctx)
+		now = &serving{cancel, make(chan struct{}, 1)}
+		s.mu.Lock()
+		s.under[f.id] = now
+		s.mu.Unlock()
+		s.wg.Go(func() {
+			defer cancel()
+			body, err := s.do(ctx, f, now)
+			s.mu.Lock()
+			delete(s.under, f.id)
+			s.mu.Unlock()
+			s.answer(f.id, body, err)
+		})
+	}
+}
+
+func (s *server) answer(id uint32, body []byte, err error) {
+	kind, body := answerFor(body, err)
+	s.send(id, kind, body)
+}
+
+// send writes a frame. Where that fails the other side is gone, which reading
+// from it tells too.
+func (s *server) send(id uint32, kind byte, body []byte) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	_ = writeFrame(s.w, id, kind, body)
+}
+
+func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) {
+	d := &decoder{b: f.body}
+	key := d.text()
+	switch f.kind {
+	case askRead:
+		off, n := d.num(maxStream), d.num(maxRead)
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		p := make([]byte, n)
+		k, err := s.b.ReadAt(ctx, key, p, off)
+		if errors.Is(err, io.EOF) && k == len(p) {
+			err = nil
+		}
+		return p[:k], err
+	case askStat:
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		o, err := s.b.Stat(ctx, key)
+		return appendObject(nil, o), err
+	case askPut, askNew:
+		if d.err != nil {
+			return nil, d.end()
+		}
+		if f.kind == askPut {
+			return nil, s.b.Put(ctx, key, d.b)
+		}
+		return nil, s.b.PutNew(ctx, key, d.b)
+	case askDelete:
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		return nil, s.b.Delete(ctx, key)
+	case askList:
+		after := d.text()
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		return s.list(ctx, f.id, key, after, now)
+	}
+	return nil, fmt.Errorf("request %d is unknown: %w", f.kind, cas.ErrInvalid)
+}
+
+// list answers a listing page by page, and returns the last.
+func (s *server) list(ctx context.Context, id uint32, prefix, after string, now *serving) ([]byte, error) {
+	var page []Object
+	encode := func() []byte {
+		b := []byte{}
+		for _, o := range page {
+			b = appendObject(b, o)
+		}
+		page = page[:0]
+		return b
+	}
+	for o, err := range s.b.List(ctx, prefix, after) {
+		if err != nil {
+			return nil, err
+		}
+		if len(page) == listPage {
+			s.send(id, saidMore, encode())
+			select {
+			case <-now.more:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		page = append(page, o)
+	}
+	return encode(), nil
+}
