@@ -37,6 +37,15 @@ var (
 		}
 		return w
 	}}
+	// Pages of recipes have checksums: not all of them lead to a digest.
+	zstdPageWriters = sync.Pool{New: func() any {
+		w, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderLevel(zstd.SpeedFastest),
+			zstd.WithEncoderCRC(true), zstd.WithSingleSegment(true), zstd.WithWindowSize(maxChunk))
+		if err != nil {
+			panic(err)
+		}
+		return w
+	}}
 	zstdReaders = sync.Pool{New: func() any {
 		r, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxHead),
 			zstd.WithDecodeAllCapLimit(true))
@@ -51,6 +60,12 @@ func zstdAppend(dst, src []byte) []byte {
 	w := zstdWriters.Get().(*zstd.Encoder)
 	defer zstdWriters.Put(w)
 	return w.EncodeAll(src, dst)
+}
+
+func zstdPage(raw []byte) []byte {
+	w := zstdPageWriters.Get().(*zstd.Encoder)
+	defer zstdPageWriters.Put(w)
+	return w.EncodeAll(raw, nil)
 }
 
 // zstdInto decompresses src, which must yield exactly len(dst) bytes.

@@ -36,6 +36,15 @@ const maxHeld = 64 << 20
 // Recipe opens the recipe of a tree; [cas.ErrNotFound] if the remote has none.
 // It costs one request, two for trees of several hundred thousand files.
 func (r *Remote) Recipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
+	var rc *Recipe
+	err := again(ctx, func() (err error) {
+		rc, err = r.openRecipe(ctx, root)
+		return err
+	})
+	return rc, err
+}
+
+func (r *Remote) openRecipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
 	rc := &Recipe{b: r.b, key: recipeKey(root), pages: map[int64][]byte{}, parsed: map[int][]pageTree{}}
 	rc.begin = make([]byte, firstRead)
 	n, err := r.b.ReadAt(ctx, rc.key, rc.begin, 0)
@@ -77,13 +86,16 @@ type Node struct {
 
 // bytes returns a part of the recipe.
 func (rc *Recipe) bytes(ctx context.Context, at, n int64) ([]byte, error) {
-	if at+n <= int64(len(rc.begin)) {
-		return rc.begin[at : at+n], nil
+	rc.mu.Lock()
+	begin := rc.begin
+	rc.mu.Unlock()
+	if at+n <= int64(len(begin)) {
+		return begin[at : at+n], nil
 	}
 	p := make([]byte, n)
 	k := 0
-	if at < int64(len(rc.begin)) {
-		k = copy(p, rc.begin[at:])
+	if at < int64(len(begin)) {
+		k = copy(p, begin[at:])
 	}
 	m, err := rc.b.ReadAt(ctx, rc.key, p[k:], at+int64(k))
 	if err != nil && !(errors.Is(err, io.EOF) && k+m == len(p)) {
@@ -100,13 +112,22 @@ func (rc *Recipe) page(ctx context.Context, at, stored int64, raw int) ([]byte, 
 	if ok {
 		return p, nil
 	}
-	packed, err := rc.bytes(ctx, at, stored)
+	p = make([]byte, raw)
+	err := again(ctx, func() error {
+		packed, err := rc.bytes(ctx, at, stored)
+		if err != nil {
+			return err
+		}
+		if err := zstdInto(p, packed); err != nil {
+			rc.mu.Lock()
+			rc.begin = nil // it may be what was damaged
+			rc.mu.Unlock()
+			return fmt.Errorf("%s, page at %d: %w", rc.key, at, err)
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
-	}
-	p = make([]byte, raw)
-	if err := zstdInto(p, packed); err != nil {
-		return nil, fmt.Errorf("%s, page at %d: %w", rc.key, at, err)
 	}
 	rc.mu.Lock()
 	defer rc.mu.Unlock()

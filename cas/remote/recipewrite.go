@@ -61,7 +61,7 @@ func (w *recipeWriter) encode(ctx context.Context) ([]byte, error) {
 	for rest := w.rows; len(rest) > 0; {
 		n := min(len(rest), rowsPerPage)
 		raw := encodeChunkPage(rest[:n])
-		stored := zstdAppend(nil, raw)
+		stored := zstdPage(raw)
 		w.pages = append(w.pages, stored)
 		h.chunkPages = append(h.chunkPages, chunkPageInfo{stored: int64(len(stored)), raw: len(raw), start: rest[0].start, end: rest[n-1].end()})
 		rest = rest[n:]
@@ -70,7 +70,7 @@ func (w *recipeWriter) encode(ctx context.Context) ([]byte, error) {
 	if len(raw) > maxHead {
 		return nil, fmt.Errorf("recipe of %s: %d directories and %d chunks are more than one recipe can list: %w", h.root.Short(), len(w.trees), len(w.rows), cas.ErrInvalid)
 	}
-	stored := zstdAppend(nil, raw)
+	stored := zstdPage(raw)
 	h.size = recipeFixed + int64(len(stored))
 	for _, p := range w.pages {
 		h.size += int64(len(p))
@@ -108,7 +108,7 @@ func (w *recipeWriter) closePage() {
 }
 
 func (w *recipeWriter) addPage(raw []byte, info treePageInfo) {
-	stored := zstdAppend(nil, raw)
+	stored := zstdPage(raw)
 	info.stored, info.raw = int64(len(stored)), len(raw)
 	w.pages = append(w.pages, stored)
 	w.head.treePages = append(w.head.treePages, info)

@@ -103,10 +103,14 @@ func (r *Remote) Publish(ctx context.Context, name string, info RefInfo) (v Vers
 		return Version{}, false, err
 	}
 	s := r.versions(name)
+	taken := 0 // the highest number that is known to be; a list may be behind
 	for ctx.Err() == nil {
 		ns, err := s.numbers(ctx)
 		if err != nil {
 			return Version{}, false, err
+		}
+		if taken > 0 && (len(ns) == 0 || ns[len(ns)-1] < taken) {
+			ns = append(ns, taken)
 		}
 		newest, err := r.newest(ctx, s, name, ns)
 		if err == nil && newest.Tree == info.Tree {
@@ -119,10 +123,11 @@ func (r *Remote) Publish(ctx context.Context, name string, info RefInfo) (v Vers
 		if len(ns) > 0 {
 			next = ns[len(ns)-1] + 1
 		}
-		err = s.create(ctx, next, append(data, '\n'))
+		err = s.create(ctx, next, data)
 		if !errors.Is(err, cas.ErrExists) {
 			return Version{name, next, info}, true, err
 		}
+		taken = next
 	}
 	return Version{}, false, ctx.Err()
 }

@@ -51,16 +51,16 @@ func Open(ctx context.Context, b Bucket, o Options) (*Remote, error) {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	data, err := readAll(ctx, b, headerKey, maxSmall)
+	data, err := readSealed(ctx, b, headerKey)
 	if errors.Is(err, cas.ErrNotFound) && o.Create {
 		var id [8]byte
 		rand.Read(id[:])
 		fresh, _ := json.Marshal(header{FormatVersion, hex.EncodeToString(id[:]), time.Now().UTC().Truncate(time.Second)})
-		if err := b.PutNew(ctx, headerKey, append(fresh, '\n')); err != nil && !errors.Is(err, cas.ErrExists) {
+		if err := b.PutNew(ctx, headerKey, seal(fresh)); err != nil && !errors.Is(err, cas.ErrExists) {
 			return nil, err
 		}
 		// Of several that do this at once, one decides the identity.
-		data, err = readAll(ctx, b, headerKey, maxSmall)
+		data, err = readSealed(ctx, b, headerKey)
 	}
 	if errors.Is(err, cas.ErrNotFound) {
 		return nil, fmt.Errorf("no remote there (%s is missing); the first push makes one: %w", headerKey, err)

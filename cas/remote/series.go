@@ -47,24 +47,24 @@ func seriesNumber(text string) int {
 	return n
 }
 
-// read returns object n.
+// read returns object n, without its seal.
 func (s series) read(ctx context.Context, n int) ([]byte, error) {
-	return readAll(ctx, s.b, s.key(n), maxSmall)
+	return readSealed(ctx, s.b, s.key(n))
 }
 
-// create takes the number n; [cas.ErrExists] if another has it. data must hold
+// create takes the number n; [cas.ErrExists] if another has it. line must hold
 // something that only this caller writes: by that an own object is known again
 // whose first answer was lost.
-func (s series) create(ctx context.Context, n int, data []byte) error {
+func (s series) create(ctx context.Context, n int, line []byte) error {
 	if n > maxNumber {
 		return fmt.Errorf("%s: no number is left: %w", s.prefix, cas.ErrInvalid)
 	}
-	err := s.b.PutNew(ctx, s.key(n), data)
+	err := s.b.PutNew(ctx, s.key(n), seal(line))
 	if !errors.Is(err, cas.ErrExists) {
 		return err
 	}
 	there, rerr := s.read(ctx, n)
-	if rerr == nil && string(there) == string(data) {
+	if rerr == nil && string(there) == string(line) {
 		return nil
 	}
 	return err

@@ -56,14 +56,12 @@ func fetches(rows []row) []fetch {
 // that is not what it should be is read once more: what damaged it may have
 // been the way.
 func (f *fetch) load(ctx context.Context, b Bucket) ([]byte, error) {
-	var err error
-	for range 3 {
-		var p []byte
-		if p, err = f.loadOnce(ctx, b); err == nil || !errors.Is(err, cas.ErrCorrupt) || ctx.Err() != nil {
-			return p, err
-		}
-	}
-	return nil, err
+	var p []byte
+	err := again(ctx, func() (err error) {
+		p, err = f.loadOnce(ctx, b)
+		return err
+	})
+	return p, err
 }
 
 func (f *fetch) loadOnce(ctx context.Context, b Bucket) ([]byte, error) {
