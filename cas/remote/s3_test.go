@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -120,7 +121,7 @@ func s3URL(t testing.TB, addr string) string {
 
 func openS3(t testing.TB, addr string, p Patience) Bucket {
 	t.Helper()
-	b, err := OpenURL(t.Context(), s3URL(t, addr), BucketOptions{Helper: helper, Patience: p})
+	b, err := OpenURL(t.Context(), s3URL(t, addr), BucketOptions{Helper: helper, Patience: p, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -108,6 +108,12 @@ var cookbookChecks = map[string]string{
 		curi fsck --sample 5%
 		[ "$(curi cat count.n)" = 1 ]
 		curi stage exec --json --name count --in d=digits --out n=count.txt --shell -- 'ls {in.d} | wc -l > {out.n}' | grep '"cached": *true'`,
+	"Share artifacts between machines": `
+		[ "$(curi show team/digits --json | grep -c '"version": *1,')" = 1 ]
+		export CURI_STORE=$SIDE/other
+		curi remote add team "file://$HOME/shared"
+		curi pull
+		[ "$(curi cat team/digits/numbers.txt)" = '1 2 3 4' ]`,
 	// Of README.md.
 	"What it looks like": `
 		again() {

@@ -40,15 +40,15 @@ func need(t testing.TB, ok bool, what string) {
 	t.Skipf("needs %s", what)
 }
 
-// binaries builds curi and curifs once and returns their directory.
+// binaries builds curi, curifs and curi-bucket once and returns their directory.
 var binaries = sync.OnceValues(func() (string, error) {
 	dir, err := filepath.Abs("../../build/e2e")
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("go", "build", "-o", dir+"/", "../curi", "../curifs").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", dir+"/", "../curi", "../curifs", "../curi-bucket").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("building curi and curifs: %w\n%s", err, out)
+		return "", fmt.Errorf("building curi, curifs and curi-bucket: %w\n%s", err, out)
 	}
 	return dir, nil
 })

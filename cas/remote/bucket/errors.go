@@ -59,7 +59,7 @@ func (b *bucket) fail(ctx context.Context, what, key string, err error) error {
 	case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status == http.StatusConflict || damaged[code]:
 		return say(brief(err), remote.ErrAway)
 	case status >= 400:
-		return say(brief(err), fs.ErrInvalid)
+		return say(brief(err), cas.ErrInvalid)
 	}
 	switch gcerrors.Code(err) {
 	case gcerrors.NotFound:
@@ -108,6 +108,9 @@ func answer(err error) (code string, status int) {
 // query is what follows a question mark, which may be a signature.
 var query = regexp.MustCompile(`\?\S+`)
 
+// wrapped is what gocloud.dev puts before each error.
+var wrapped = regexp.MustCompile(`^blob \(key "[^"]*"\) \(code=\w+\): `)
+
 // brief words an error of a library in one line, without the request.
 func brief(err error) string {
 	var api smithy.APIError
@@ -127,6 +130,7 @@ func brief(err error) string {
 	default:
 		text = err.Error()
 	}
+	text = wrapped.ReplaceAllString(text, "")
 	text = query.ReplaceAllString(strings.Join(strings.Fields(text), " "), "?…")
 	if len(text) > 300 {
 		text = strings.ToValidUTF8(text[:300], "") + "…"

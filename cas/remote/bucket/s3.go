@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -16,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/smithy-go/logging"
 	"gocloud.dev/blob/s3blob"
+
+	"github.com/curi-store/curi/cas"
 )
 
 const (
@@ -48,7 +49,7 @@ func (b *bucket) openS3(ctx context.Context, u *url.URL) error {
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, o...)
 	if err != nil {
-		return fmt.Errorf("%s: configuration: %s: %w", b.name, brief(err), fs.ErrInvalid)
+		return fmt.Errorf("%s: configuration: %s: %w", b.name, brief(err), cas.ErrInvalid)
 	}
 	if cfg.Region == "" {
 		cfg.Region = "us-east-1" // servers other than Amazon's do not mind

@@ -1,0 +1,107 @@
+package main_test
+
+import (
+	"bytes"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// s3Server starts a real S3 server on loopback with the bucket "models", and
+// returns the URL of a remote in it.
+func s3Server(t *testing.T, key, secret string) string {
+	t.Helper()
+	program := os.Getenv("CURI_TEST_S3")
+	need(t, program != "", "an S3 server (make test builds it; or CURI_TEST_S3, the path of versitygw)")
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/models", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	cmd := exec.Command(program, "--port", addr, "--access", key, "--secret", secret, "--quiet", "posix", dir)
+	cmd.Env = append(os.Environ(), "HOME="+dir)
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
+	for deadline := time.Now().Add(time.Minute); ; {
+		r, err := http.Get("http://" + addr + "/")
+		if err == nil {
+			r.Body.Close()
+			return "s3://models/curi?endpoint=http://" + addr
+		}
+		select {
+		case <-ended:
+			t.Fatalf("the S3 server ended: %s", said.String())
+		case <-time.After(50 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the S3 server does not answer: %v", err)
+		}
+	}
+}
+
+// TestObjectStore shares an artifact by way of an S3 server, and finds the
+// secret nowhere afterwards.
+func TestObjectStore(t *testing.T) {
+	const key, secret = "AKIDTEST", "s3cr3t-of-the-bucket"
+	url := s3Server(t, key, secret)
+	s := newSite(t, byCopy)
+	s.env = append(s.env, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
+	none := s.env
+	s.ok("curi", "remote", "add", "team", url)
+
+	// Without credentials, and with wrong ones, one line says what is missing.
+	s.fails(123, "no credentials found", "curi", "push", "digits")
+	s.env = append(none, "AWS_ACCESS_KEY_ID="+key, "AWS_SECRET_ACCESS_KEY=wrong")
+	s.fails(123, "check the credentials", "curi", "push", "digits")
+
+	s.env = append(none, "AWS_ACCESS_KEY_ID="+key, "AWS_SECRET_ACCESS_KEY="+secret)
+	s.fails(121, "the first push makes one", "curi", "pull")
+	if out := s.ok("curi", "push", "digits", "--verbose"); !strings.HasPrefix(out, "team/digits@1 ") {
+		t.Errorf("push says %q", out)
+	}
+	s.ok("curi", "remote", "add", "typo", strings.Replace(url, "//models/", "//model/", 1))
+	s.fails(120, "there is no bucket s3://model", "curi", "push", "digits", "--remote", "typo")
+	first := s.store
+	other := filepath.Join(filepath.Dir(s.store), "other")
+	s.env = append(s.env, "CURI_STORE="+other)
+	s.ok("curi", "remote", "add", "team", url)
+	s.ok("curi", "pull", "--now", "team/digits")
+	if out := s.ok("curi", "cat", "team/digits/numbers.txt"); out != "1 2 3 4\n" {
+		t.Errorf("the other machine reads %q", out)
+	}
+
+	for _, dir := range []string{first, other, s.dir} {
+		if out := s.run("grep", "-r", "-l", secret, dir); out.status != 1 {
+			t.Errorf("the secret lies in %s", out.stdout)
+		}
+	}
+	// A server that is gone is trouble, told at once and in one line.
+	s.ok("curi", "remote", "add", "gone", "s3://models/curi?endpoint=http://127.0.0.1:9")
+	s.fails(123, "connection refused", "curi", "pull", "--remote", "gone")
+	// The helper lies beside curi; without it the error says what to install.
+	bin := t.TempDir()
+	from, err := binaries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("cp", from+"/curi", bin+"/curi").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	s.fails(121, "curi-bucket", "env", "PATH=/usr/bin:/bin", bin+"/curi", "pull", "--remote", "team")
+}
