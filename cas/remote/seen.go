@@ -18,6 +18,7 @@ import (
 type Seen struct {
 	Remote   string // the remote's identity; "" before the first pull
 	Versions []Version
+	Tags     []Tag
 }
 
 const seenFile = "versions.json"
@@ -25,6 +26,14 @@ const seenFile = "versions.json"
 type seenJSON struct {
 	Remote   string        `json:"remote"`
 	Versions []seenVersion `json:"versions"`
+	Tags     []seenTag     `json:"tags,omitempty"`
+}
+
+type seenTag struct {
+	Name    string `json:"name"`
+	Tag     string `json:"tag"`
+	Version int    `json:"version"`
+	N       int    `json:"n"`
 }
 
 type seenVersion struct {
@@ -51,6 +60,9 @@ func LoadSeen(ctx context.Context, s *cas.Store, name string) (Seen, error) {
 	for _, v := range j.Versions {
 		seen.Versions = append(seen.Versions, Version{v.Name, v.N, v.RefInfo})
 	}
+	for _, t := range j.Tags {
+		seen.Tags = append(seen.Tags, Tag{t.Name, t.Tag, t.Version, t.N})
+	}
 	return seen, ctx.Err()
 }
 
@@ -64,6 +76,9 @@ func (seen Seen) save(ctx context.Context, s *cas.Store, name string) error {
 	})
 	for _, v := range seen.Versions {
 		j.Versions = append(j.Versions, seenVersion{v.Name, v.N, v.RefInfo})
+	}
+	for _, t := range seen.Tags {
+		j.Tags = append(j.Tags, seenTag{t.Name, t.Tag, t.Version, t.n})
 	}
 	b, err := json.Marshal(j)
 	if err != nil {
@@ -83,6 +98,27 @@ func (seen Seen) Find(name string, n int) (Version, error) {
 		name = fmt.Sprintf("%s@%d", name, n)
 	}
 	return Version{}, fmt.Errorf("artifact %s: %w", name, cas.ErrNotFound)
+}
+
+// FindTag returns the version that a tag means; [cas.ErrNotFound].
+func (seen Seen) FindTag(name, tag string) (Version, error) {
+	for _, t := range seen.Tags {
+		if t.Name == name && t.Tag == tag {
+			return seen.Find(name, t.Version)
+		}
+	}
+	return Version{}, fmt.Errorf("artifact %s@%s: %w", name, tag, cas.ErrNotFound)
+}
+
+// TagsOf lists the tags of a version.
+func (seen Seen) TagsOf(v Version) []string {
+	tags := []string{}
+	for _, t := range seen.Tags {
+		if t.Name == v.Name && t.Version == v.N {
+			tags = append(tags, t.Tag)
+		}
+	}
+	return tags
 }
 
 // Newest lists the newest version of each artifact whose name begins with
@@ -126,5 +162,11 @@ func (r *Remote) See(ctx context.Context, s *cas.Store, name string) (Seen, erro
 		return Seen{}, err
 	}
 	seen.Versions = append(seen.Versions, fresh...)
+	if old.Remote != r.id {
+		old.Tags = nil
+	}
+	if seen.Tags, err = r.Tags(ctx, old.Tags); err != nil {
+		return Seen{}, err
+	}
 	return seen, seen.save(ctx, s, name)
 }

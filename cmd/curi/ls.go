@@ -128,7 +128,7 @@ func listRemotes(ctx context.Context, s *cas.Store, prefix string, all bool) ([]
 			vs = seen.Newest("")
 		}
 		for _, v := range vs {
-			l := listedJSON{Name: c.Name + "/" + v.Name, Version: v.N, Tags: []string{}, Tree: v.Tree, Kind: "directory", Bytes: v.Bytes, MadeBy: v.MadeBy, Time: v.Time}
+			l := listedJSON{Name: c.Name + "/" + v.Name, Version: v.N, Tags: seen.TagsOf(v), Tree: v.Tree, Kind: "directory", Bytes: v.Bytes, MadeBy: v.MadeBy, Time: v.Time}
 			if v.Single {
 				l.Kind = "file"
 			}

@@ -224,6 +224,9 @@ func parseRemoteName(text string) (remoteName, error) {
 // findSeen finds a version among the names of a remote.
 func (a *app) findSeen(c remote.Config, seen remote.Seen, w remoteName) (remote.Version, error) {
 	v, err := seen.Find(w.name, w.n)
+	if w.tag != "" {
+		v, err = seen.FindTag(w.name, w.tag)
+	}
 	if err == nil {
 		return v, nil
 	}
@@ -238,7 +241,7 @@ func (a *app) findSeen(c remote.Config, seen remote.Seen, w remoteName) (remote.
 	if hint == "" {
 		hint = "; curi ls " + c.Name + "/ lists what it had at the last pull, curi pull looks again"
 	}
-	if w.n != 0 && strings.Contains(hint, " mean "+w.name+"?") {
+	if (w.n != 0 || w.tag != "") && strings.Contains(hint, " mean "+w.name+"?") {
 		hint = ""
 	}
 	return v, notFoundf("%s: not on remote %s%s", strings.TrimPrefix(err.Error(), "artifact "), c.Name, hint)

@@ -57,8 +57,8 @@ func (a *app) push(ctx context.Context, refs []string, to, name string) error {
 	if err != nil {
 		return err
 	}
-	if c.Policy == remote.ReadOnly {
-		return usagef("remote %s is read-only here; curi remote add %s %s --policy by-hand changes that", c.Name, c.Name, c.URL)
+	if err := mayWrite(c); err != nil {
+		return err
 	}
 	type job struct {
 		target stages.Target

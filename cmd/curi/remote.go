@@ -186,8 +186,8 @@ func (a *app) remoteRemove(ctx context.Context, name string, refs []string) erro
 	if err != nil {
 		return err
 	}
-	if c.Policy == remote.ReadOnly {
-		return usagef("remote %s is read-only here; curi remote add %s %s --policy by-hand changes that", name, name, c.URL)
+	if err := mayWrite(c); err != nil {
+		return err
 	}
 	r, err := a.openRemote(ctx, c, false)
 	if err != nil {
@@ -230,6 +230,14 @@ func (a *app) remoteRemove(ctx context.Context, name string, refs []string) erro
 	}
 	_, err = r.See(ctx, s, name)
 	return err
+}
+
+// mayWrite refuses to change a remote that is only to be read.
+func mayWrite(c remote.Config) error {
+	if c.Policy == remote.ReadOnly {
+		return usagef("remote %s is read-only here; curi remote add %s %s --policy by-hand changes that", c.Name, c.Name, c.URL)
+	}
+	return nil
 }
 
 // remoteConfig finds a remote of the store by its name.

@@ -31,6 +31,7 @@ type remoteTarget struct {
 	ref     string
 	config  remote.Config
 	version remote.Version
+	tags    []string
 	path    string
 }
 
@@ -56,7 +57,7 @@ func (a *app) findRemote(ctx context.Context, s *cas.Store, ref string) (*remote
 	if err != nil {
 		return nil, err
 	}
-	return &remoteTarget{ref, c, v, w.path}, nil
+	return &remoteTarget{ref, c, v, seen.TagsOf(v), w.path}, nil
 }
 
 // resolveLocal is resolve for commands that need all that a REF means in the
@@ -158,7 +159,7 @@ func (a *app) catRemote(ctx context.Context, s *cas.Store, t *remoteTarget) erro
 // describeRemote is describe for what is on a remote.
 func (a *app) describeRemote(ctx context.Context, s *cas.Store, t *remoteTarget) (thing, []cas.Entry, error) {
 	v := t.version
-	d := thing{Name: t.config.Name + "/" + v.Name, Version: v.N, Tags: []string{}, Ref: path.Join(t.name(), t.path),
+	d := thing{Name: t.config.Name + "/" + v.Name, Version: v.N, Tags: t.tags, Ref: path.Join(t.name(), t.path),
 		Tree: v.Tree, Digest: v.Tree, Kind: "directory", Meta: map[string]string{}, MadeBy: v.MadeBy, Time: &v.Time, By: v.By, Remote: t.config.Name}
 	r, rc, n, err := a.openTarget(ctx, t)
 	if err != nil {
