@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"slices"
 	"sort"
 	"sync"
 
@@ -62,6 +63,23 @@ func (k *known) learn(ctx context.Context, r *Remote, root cas.Digest) error {
 		return nil
 	}}
 	return w.walk(ctx, rc.Root(), 0)
+}
+
+// forget leaves out what lies in packs that are about to go.
+func (k *known) forget(packs map[cas.Digest]bool) {
+	if len(packs) == 0 {
+		return
+	}
+	for d, c := range k.chunks {
+		if packs[c.pack] {
+			delete(k.chunks, d)
+		}
+	}
+	for d, f := range k.files {
+		if slices.ContainsFunc(f.rows, func(r row) bool { return packs[r.pack] }) {
+			delete(k.files, d)
+		}
+	}
 }
 
 // chunk returns where the remote has a chunk.

@@ -50,8 +50,16 @@ func (r *Remote) push(ctx context.Context, s *cas.Store, root cas.Digest, o Push
 		return Pushed{}, err
 	}
 	done := Pushed{Tree: root, Bytes: pl.bytes, Files: pl.files}
-	if _, err := r.Recipe(ctx, root); err == nil {
-		return done, nil
+	guard, err := r.guard(ctx)
+	if err != nil {
+		return done, err
+	}
+	if rc, err := r.Recipe(ctx, root); err == nil {
+		rows, err := rc.rows(ctx, 0, rc.head.stream)
+		if err != nil {
+			return done, err
+		}
+		return done, guard.keep(ctx, root, packsOf(rows))
 	} else if !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrCorrupt) {
 		return done, err
 	}
@@ -59,6 +67,7 @@ func (r *Remote) push(ctx context.Context, s *cas.Store, root cas.Digest, o Push
 	if err != nil {
 		return done, err
 	}
+	known.forget(guard.gone)
 	pk := newPacker(ctx, r.b, known)
 	defer pk.abort()
 	meter := &pushMeter{o.Progress, pl.fresh, 0}
@@ -75,12 +84,23 @@ func (r *Remote) push(ctx context.Context, s *cas.Store, root cas.Digest, o Push
 	if err != nil {
 		return done, err
 	}
+	if err := guard.keep(ctx, root, packsOf(rows)); err != nil {
+		return done, err
+	}
 	// Replacing one that another has just written is no harm: both are right.
 	if err := r.b.Put(ctx, recipeKey(root), data); err != nil {
 		return done, err
 	}
 	done.New, done.Sent = true, sent+int64(len(data))
 	return done, nil
+}
+
+func packsOf(rows []row) map[cas.Digest]bool {
+	packs := map[cas.Digest]bool{}
+	for i := range rows {
+		packs[rows[i].pack] = true
+	}
+	return packs
 }
 
 type pushMeter struct {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -188,6 +189,25 @@ func (a *app) completeTag(c *cobra.Command, args []string, word string) (list []
 			}
 		})
 	}
+	return list, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeRemotes completes the name of a remote.
+func (a *app) completeRemotes(_ *cobra.Command, args []string, word string) (list []string, _ cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	a.quietly(func(ctx context.Context, s *cas.Store) {
+		all, err := remote.Configs(ctx, s)
+		if err != nil {
+			return
+		}
+		for _, c := range all {
+			if strings.HasPrefix(c.Name, word) {
+				list = append(list, c.Name+"\t"+c.URL)
+			}
+		}
+	})
 	return list, cobra.ShellCompDirectiveNoFileComp
 }
 

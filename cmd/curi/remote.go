@@ -32,20 +32,22 @@ which artifacts and results are pushed and from which they are pulled. What a
 remote holds is verified whenever it is read.
 
   s3://BUCKET/PREFIX       S3 and what speaks its language
-                           (?endpoint=https://HOST:PORT&region=REGION)
+                           (?endpoint=https://HOST:PORT&region=REGION&profile=NAME)
   gs://BUCKET/PREFIX       Google Cloud Storage
-  azblob://CONTAINER/PREFIX
+  azblob://CONTAINER/PREFIX (?storage_account=NAME)
   file:///DIR              a directory on NFS, Lustre, …
 
 Credentials come from where the provider's own tools take them: environment,
-profile, the machine's role. They are never stored.`,
+profile, the machine's role. They are never stored. An endpoint that is not
+encrypted (http://) is refused but on loopback, unless the URL says insecure=true.
+The program curi-bucket, beside curi or in PATH, speaks to object stores.`,
 		Example: `  curi remote add team s3://ml-cache/curi
   curi push model@3
   curi pull --now team/model`,
 		Args: subcommand,
 		RunE: group,
 	}
-	c.AddCommand(newRemoteAdd(a), newRemoteLs(a), newRemoteRm(a))
+	c.AddCommand(newRemoteAdd(a), newRemoteLs(a), newRemoteRm(a), newRemoteGc(a), newRemoteFsck(a))
 	return c
 }
 

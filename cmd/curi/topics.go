@@ -198,6 +198,14 @@ sizes are bytes; times are RFC 3339.
     gc          {"removed_blobs","removed_bytes","kept_blobs","removed_results",
                 "removed_refs","removed_trees","removed_places","dry_run"}
     fsck        {"blobs_checked","bad":[{"digest","reason","used_by":[]}]}
+    remote ls   [{"name","url","policy","artifacts","added"}]; add: one of these
+    remote gc   {"remote","removed","removed_bytes","listed","listed_bytes","due",
+                "kept","dry_run"}; due is when what is listed may be removed
+    remote fsck {"remote","trees","packs","bytes","bad":[{"object","reason",
+                "used_by":[],"removed"}]}
+    push        [{"name","version","tree","bytes","files","sent","new"}]; sent is the
+                bytes that were uploaded
+    pull        [{"name","version","tree","bytes","files","local"}]
     config      [{"name","value","from","usage"}]; one object for a NAME
     version     {"version","go","platform"}
 `
