@@ -19,6 +19,7 @@ type CollectOptions struct {
 	Expire     func(Ref, time.Time) bool
 	PlaceAge   time.Duration // inactive places in which nothing changed for this long go with their work directories; 0: none
 	StagingAge time.Duration // abandoned staging older than this goes
+	PartialAge time.Duration // partial blobs that nobody opened for this long go; 0: none but those that are stored whole
 	Progress   Progress      // files are blobs
 }
 
@@ -69,6 +70,9 @@ func (s *Store) collect(ctx context.Context, o CollectOptions) (r CollectReport,
 		return r, err
 	}
 	r.RemovedBytes += n
+	if err := c.sweepPartial(ctx); err != nil {
+		return r, err
+	}
 	if !o.DryRun {
 		s.keepSpare()
 	}

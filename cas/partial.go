@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -87,6 +88,9 @@ func (p *Partial) open(ctx context.Context) error {
 			return err
 		}
 	}
+	// A collection goes by when it was last opened.
+	now := time.Now()
+	_ = os.Chtimes(p.bits.Name(), now, now)
 	// The header, and what the map says, under the lock that changes it.
 	if err := flock(p.bits, unix.LOCK_EX); err != nil {
 		return err

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"testing"
+	"time"
 )
 
 // partialBlob is a blob and its outboard, that no store has.
@@ -157,5 +159,52 @@ func TestPartialRestart(t *testing.T) {
 	p = openPartial(t, s, d, size)
 	if p.Local() != 0 {
 		t.Errorf("believed %d bytes to a damaged map", p.Local())
+	}
+}
+
+// A collection takes partial blobs that nobody opened for long, those that are
+// stored whole, and no others.
+func TestCollectPartial(t *testing.T) {
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "store"), Options{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(MinOutboard + 1)
+	open := func(fill byte) string {
+		d := Sum(bytes.Repeat([]byte{fill}, int(size)))
+		p, err := s.OpenPartial(t.Context(), d, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		return filepath.Join(s.Dir(), "partial", d.String()[:2], d.String())
+	}
+	old, opened, young, whole := open(1), open(2), open(3), open(4)
+	for _, p := range []string{old, opened} {
+		for _, f := range []string{p, p + ".map", p + ".outboard"} {
+			if err := os.Chtimes(f, time.Time{}, time.Now().Add(-2*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	open(2)
+	file := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(file, bytes.Repeat([]byte{4}, int(size)), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	a, err := s.AddPath(t.Context(), file, AddOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Release()
+	if _, err := s.Collect(t.Context(), CollectOptions{PartialAge: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]bool{old: false, opened: true, young: true, whole: false} {
+		for _, f := range []string{path, path + ".map", path + ".outboard"} {
+			if _, err := os.Stat(f); (err == nil) != want {
+				t.Errorf("%s: %v, want it there: %v", f, err, want)
+			}
+		}
 	}
 }

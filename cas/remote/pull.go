@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -20,6 +21,15 @@ type PullOptions struct {
 const (
 	flushAfter = 256 << 20
 	flushFiles = 4096
+)
+
+const (
+	// A file of at least so many bytes is kept as a partial blob while it comes:
+	// a pull that is killed goes on within it.
+	resumeFrom = 32 << 20
+	// so many of its segments come at once; each takes a few times its size of
+	// memory.
+	segmentsAtOnce = 3
 )
 
 // Pull brings a whole tree into the store, verified, and pins it until the
@@ -80,8 +90,10 @@ type puller struct {
 	trees [][]byte // children before parents
 	files map[cas.Digest]Node
 	todo  []Node // that the store lacks
+	large []Node // of them, those that come in parts
 
-	total, done           int64 // bytes
+	mu                    sync.Mutex // of what follows
+	total, done           int64      // bytes
 	totalFiles, doneFiles int64
 	flushed               int64 // files
 }
@@ -108,6 +120,64 @@ func (p *puller) tree(t *cas.Tree, _ cas.Digest) error {
 // fetch brings what is to do into the intake.
 func (p *puller) fetch() error {
 	slices.SortFunc(p.todo, func(a, b Node) int { return cmp.Compare(a.place.at, b.place.at) })
+	p.todo = slices.DeleteFunc(p.todo, func(n Node) bool {
+		if n.Size < resumeFrom {
+			return false
+		}
+		p.large = append(p.large, n)
+		return true
+	})
+	if err := p.fetchSmall(); err != nil {
+		return err
+	}
+	for _, n := range p.large {
+		if err := p.resume(n); err != nil {
+			return fmt.Errorf("fetch file %s: %w", n.Digest, err)
+		}
+		p.tell(0, 1)
+	}
+	p.large = nil
+	return nil
+}
+
+// resume brings a large file, of which the store may have parts.
+func (p *puller) resume(n Node) error {
+	part, err := p.s.OpenPartial(p.ctx, n.Digest, n.Size)
+	if err != nil {
+		return err
+	}
+	defer part.Close()
+	base := p.done
+	came := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.done = base + part.Local()
+		if p.progress != nil {
+			p.progress(p.done, p.total, p.doneFiles, p.totalFiles)
+		}
+	}
+	came()
+	var lacking []int64 // segments
+	for lo := int64(0); lo < n.Size; lo += segmentSize {
+		if a, b := part.Missing(lo, segmentSize); a != b {
+			lacking = append(lacking, lo)
+		}
+	}
+	err = each(p.ctx, len(lacking), segmentsAtOnce, func(ctx context.Context, i int) error {
+		if err := p.rc.Fetch(ctx, n, part, lacking[i], min(n.Size, lacking[i]+segmentSize)); err != nil {
+			return err
+		}
+		came()
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return part.Promote(p.ctx)
+}
+
+// fetchSmall brings the files that come whole or not at all.
+func (p *puller) fetchSmall() error {
 	var spans []span
 	for _, n := range p.todo {
 		if n.Size == 0 {
@@ -131,8 +201,7 @@ func (p *puller) fetch() error {
 		if err := p.one(n, r, small); err != nil {
 			return fmt.Errorf("fetch file %s: %w", n.Digest, err)
 		}
-		p.doneFiles++
-		p.tell(0)
+		p.tell(0, 1)
 		if p.in.Staged() >= flushAfter || p.doneFiles-p.flushed >= flushFiles {
 			p.flushed = p.doneFiles
 			if err := small.wait(); err != nil {
@@ -146,8 +215,12 @@ func (p *puller) fetch() error {
 	return small.wait()
 }
 
-func (p *puller) tell(n int) {
+// tell counts bytes and files that came.
+func (p *puller) tell(n, files int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.done += int64(n)
+	p.doneFiles += int64(files)
 	if p.progress != nil {
 		p.progress(p.done, p.total, p.doneFiles, p.totalFiles)
 	}
@@ -160,10 +233,10 @@ func (p *puller) one(n Node, r io.Reader, small *stager) error {
 		if _, err := io.ReadFull(r, b); err != nil {
 			return cutOff(p.rc.key, err)
 		}
-		p.tell(len(b))
+		p.tell(len(b), 0)
 		return small.add(n.Digest, b)
 	}
-	return p.in.Reader(p.ctx, n.Digest, n.Size, &countedReader{r, p.tell})
+	return p.in.Reader(p.ctx, n.Digest, n.Size, &countedReader{r, func(n int) { p.tell(n, 0) }})
 }
 
 type countedReader struct {

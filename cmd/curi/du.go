@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,7 @@ import (
 // usageJSON is an element of what `curi du --json` prints.
 type usageJSON struct {
 	Name   string `json:"name"`
-	Kind   string `json:"kind"`         // "artifact", "run", "work", or of the REF
+	Kind   string `json:"kind"`         // "artifact", "pulled", "partial", "run", "work", or of the REF
 	Own    int64  `json:"own_bytes"`    // only this holds them
 	Shared int64  `json:"shared_bytes"` // others hold them too
 }
@@ -27,7 +28,9 @@ func newDu(a *app) *cobra.Command {
 		Use:   "du [REF]",
 		Short: "Show what takes space",
 		Long: `Show for each artifact (all its versions together), or for one REF, the bytes that
-only it holds, which its removal would free, and those that it shares with others.`,
+only it holds, which its removal would free, and those that it shares with others.
+What was pulled from remotes stands beside them, and "partial" is files of which
+only parts came.`,
 		Example: `  curi du
   curi du model@3
   curi du --runs --work`,
@@ -123,6 +126,19 @@ func (a *app) duAll(ctx context.Context, runs, work bool) ([]usageJSON, error) {
 		if err := measure(v.Name, "artifact", roots...); err != nil {
 			return nil, err
 		}
+	}
+	for r, err := range s.Refs(ctx, pulledRefs) {
+		if err != nil {
+			return nil, err
+		}
+		if err := measure(strings.TrimPrefix(r.Name, pulledRefs), "pulled", r.Tree); err != nil {
+			return nil, err
+		}
+	}
+	if n, err := s.PartialUsage(ctx); err != nil {
+		return nil, err
+	} else if n > 0 {
+		list = append(list, usageJSON{"partial", "partial", n, 0})
 	}
 	if runs {
 		for r, err := range stages.Runs(ctx, s) {

@@ -23,7 +23,8 @@ func newGc(a *app) *cobra.Command {
 		Long: `Remove unnamed stage results that nobody used for 30 days, work directories after
 14 days, abandoned staging, and every blob that nothing needs then. Versions of
 artifacts, tags, pins and whatever a running stage or add may need always stay,
-and so does the log of runs. It is safe beside everything else.
+and so does the log of runs. What was pulled from a remote, whole or in parts, and
+not used for 30 days goes too: a pull brings it again. It is safe beside everything else.
 
 A configuration file changes the policy: "keep: 60d" and "keep_work: 7d" for the
 two ages (0 keeps nothing that rests); "max_size: 500G" and "min_free: 50G" remove

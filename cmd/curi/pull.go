@@ -186,9 +186,12 @@ func (a *app) pullBytes(ctx context.Context, s *cas.Store, r *remote.Remote, c r
 	return s.SetRef(ctx, cas.Ref{Name: pulledRef(c.Name, v), Tree: v.Tree})
 }
 
+// pulledRefs is where those refs are.
+const pulledRefs = "remote/"
+
 // pulledRef is the ref that keeps a version of a remote whose bytes are here.
 func pulledRef(remoteName string, v remote.Version) string {
-	return fmt.Sprintf("remote/%s/%s@%d", remoteName, v.Name, v.N)
+	return fmt.Sprintf(pulledRefs+"%s/%s@%d", remoteName, v.Name, v.N)
 }
 
 // remoteName is NAME@N/PATH behind REMOTE/.

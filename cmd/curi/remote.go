@@ -155,10 +155,10 @@ func newRemoteRm(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm NAME [REF…]",
 		Short: "Forget a remote, or remove something from it",
-		Long: `Without a REF, make the store forget a remote; what is on it stays there. With
-REFs such as model@3, remove those versions from the remote, for everybody;
-model alone means all its versions. What only they held is freed by the next
-curi remote gc.`,
+		Long: `Without a REF, make the store forget a remote and give up what was pulled from
+it; what is on the remote stays there. With REFs such as model@3, remove those
+versions from the remote, for everybody; model alone means all its versions. What
+only they held is freed by curi remote gc.`,
 		Example: `  curi remote rm team
   curi remote rm team model@3`,
 		Args: nargs(1, -1, "a NAME, and perhaps REFs of what is to go from it"),
@@ -173,9 +173,23 @@ curi remote gc.`,
 			if _, err := a.remoteConfig(c.Context(), s, args[0]); err != nil {
 				return err
 			}
-			return s.RemoveRemoteFiles(c.Context(), args[0])
+			return a.forgetRemote(c.Context(), s, args[0])
 		},
 	}
+}
+
+// forgetRemote makes the store forget a remote, and gives up what was pulled
+// from it.
+func (a *app) forgetRemote(ctx context.Context, s *cas.Store, name string) error {
+	for r, err := range s.Refs(ctx, pulledRefs+name+"/") {
+		if err == nil {
+			err = s.DeleteRef(ctx, r.Name)
+		}
+		if err != nil && !isNotFound(err) {
+			return err
+		}
+	}
+	return s.RemoveRemoteFiles(ctx, name)
 }
 
 // remoteRemove removes versions from a remote.

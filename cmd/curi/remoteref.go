@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/cas/remote"
@@ -83,6 +86,8 @@ func (a *app) resolveLocal(ctx context.Context, ref string) (*cas.Store, stages.
 		if err := a.pullBytes(ctx, s, r, t.config, t.version); err != nil {
 			return nil, stages.Target{}, err
 		}
+	} else if err := s.TouchRef(ctx, pulledRef(t.config.Name, t.version)); err != nil && !isNotFound(err) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+		return nil, stages.Target{}, err
 	}
 	target, err := stages.Inside(ctx, s, t.ref, t.name(), t.version.Tree, t.path)
 	return s, target, err
