@@ -32,6 +32,11 @@ type Options struct {
 	Curifs string // path of the curifs binary; "" looks beside Self, then in PATH
 	Curi   string // version of curi, for the record
 
+	// Elsewhere, if it is set, is asked before a stage runs: it brings the
+	// result of a key into the store from where others put theirs, and says
+	// whether there was one.
+	Elsewhere func(context.Context, stages.Key) (bool, error)
+
 	Stdin  io.Reader // unused: what the command reads is in the plan
 	Stdout io.Writer // the command's output, live
 	Stderr io.Writer // the command's, and what Curi says
@@ -177,6 +182,18 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 	}
 	if res := e.holderFailed(ctx, holders); res != nil {
 		return res, nil
+	}
+	if e.o.Elsewhere != nil && !e.o.Force {
+		found, err := e.o.Elsewhere(ctx, e.p.Key)
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			res, err := e.hit(ctx)
+			if res != nil || err != nil {
+				return res, err
+			}
+		}
 	}
 	// Not before: of several ranks the first may have made the path already.
 	if err := e.checkFrom(); err != nil {

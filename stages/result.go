@@ -68,12 +68,8 @@ func checkResult(ctx context.Context, s *cas.Store, k Key, tree cas.Digest) erro
 		return fmt.Errorf("record.json: %w", err)
 	}
 	defer blob.Close()
-	preimage, err := readPreimage(blob)
-	if err != nil {
-		return fmt.Errorf("record.json: %w", err)
-	}
-	if preimage.Key() != k {
-		return fmt.Errorf("record.json is of another key (%s): %w", preimage.Key(), cas.ErrCorrupt)
+	if err := CheckRecord(blob, k); err != nil {
+		return err
 	}
 	for _, e := range root.Entries {
 		if e.Kind != cas.KindDir {
@@ -94,6 +90,19 @@ func checkResult(ctx context.Context, s *cas.Store, k Key, tree cas.Digest) erro
 		if err := checkTop(ctx, s, e); err != nil {
 			return fmt.Errorf("output %s: %w", e.Name, err)
 		}
+	}
+	return nil
+}
+
+// CheckRecord reports whether a record is of a key: its preimage must hash to
+// it; [cas.ErrCorrupt].
+func CheckRecord(record io.Reader, k Key) error {
+	preimage, err := readPreimage(record)
+	if err != nil {
+		return fmt.Errorf("record.json: %w", err)
+	}
+	if preimage.Key() != k {
+		return fmt.Errorf("record.json is of another key (%s): %w", preimage.Key(), cas.ErrCorrupt)
 	}
 	return nil
 }

@@ -113,7 +113,9 @@ var cookbookChecks = map[string]string{
 		export CURI_STORE=$SIDE/other
 		curi remote add team "file://$HOME/shared"
 		curi pull
-		[ "$(curi cat team/digits/numbers.txt)" = '1 2 3 4' ]`,
+		[ "$(curi cat team/digits/numbers.txt)" = '1 2 3 4' ]
+		curi add ./digits --name digits
+		curi stage exec --json --name lines --in d=digits --out n=n.txt --shell -- 'cat {in.d}/* | wc -l > {out.n}' | grep '"cached": *true'`,
 	// Of README.md.
 	"What it looks like": `
 		again() {

@@ -24,19 +24,32 @@ type pushedJSON struct {
 
 func newPush(a *app) *cobra.Command {
 	var to, name string
+	var wait bool
 	c := &cobra.Command{
-		Use:   "push REF…",
+		Use:   "push [REF…]",
 		Short: "Bring artifacts to a remote",
 		Long: `Bring artifacts to a remote, where they become the next version of their name:
 numbers belong to the store that gave them. What the remote has already is not
 sent again, not even parts of files. A push that was cut off goes on where it
-was.`,
+was.
+
+Results of stages go by themselves to remotes whose policy is publish. What could
+not be brought there, or was not to be yet, is owed: --wait brings it.`,
 		Example: `  curi push model@3
   curi push digits model --remote team
-  curi push train.model --name model`,
-		Args:              nargs(1, -1, "one REF or more"),
+  curi push train.model --name model
+  curi push --wait`,
+		Args:              nargs(0, -1, "REFs"),
 		ValidArgsFunction: a.completeRefs(-1),
 		RunE: func(c *cobra.Command, args []string) error {
+			switch {
+			case wait && (len(args) > 0 || name != ""):
+				return usagef("curi push --wait publishes what is owed: give no REF and no --name")
+			case wait:
+				return a.pushWait(c.Context(), to)
+			case len(args) == 0:
+				return usagef("curi push: name one REF or more, or say --wait")
+			}
 			if name != "" && len(args) > 1 {
 				return usagef("curi push: --name is for one REF")
 			}
@@ -44,6 +57,7 @@ was.`,
 		},
 	}
 	c.Flags().StringVar(&to, "remote", "", "the `REMOTE`, if the store knows several")
+	c.Flags().BoolVar(&wait, "wait", false, "publish the results of stages that are owed, and nothing else")
 	c.Flags().StringVar(&name, "name", "", "the `NAME` on the remote, if not the artifact's own")
 	return c
 }

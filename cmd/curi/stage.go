@@ -32,6 +32,8 @@ func newStage(a *app) *cobra.Command {
 // stageOptions are the options that declare a stage: what its key depends on,
 // and how its outputs are named.
 type stageOptions struct {
+	push                          string
+	offline                       bool
 	name                          string
 	in, inRw                      []string
 	out, optionalOut, outFrom     []string
@@ -90,6 +92,9 @@ func (o *stageOptions) declareRun(c *cobra.Command) {
 	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
 	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only tell: hit or miss, the key, the exact command")
+	f.StringVar(&o.push, "push", pushNow, "when the result goes to remotes to which results are published: `WHEN` is now, later or required")
+	f.BoolVar(&o.offline, "offline", false, "ask no remote; what is to be published is owed")
+	_ = c.RegisterFlagCompletionFunc("push", cobra.FixedCompletions([]string{pushNow, pushLater, pushRequired}, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // afterDash is the Args of a command that takes a stage's command after --.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -47,6 +48,12 @@ same in its environment ("curi help environment").`,
 
 func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	ctx := c.Context()
+	switch {
+	case o.push != pushNow && o.push != pushLater && o.push != pushRequired:
+		return usagef("curi stage exec --push %s: want now, later or required", o.push)
+	case o.offline && o.push == pushRequired:
+		return usagef("curi stage exec: --offline and --push required exclude each other")
+	}
 	opts, err := a.execOptions(c, o)
 	if err != nil {
 		return err
@@ -58,6 +65,9 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	defer plan.Release()
 	if o.dryRun {
 		return a.dryRun(ctx, s, plan, opts)
+	}
+	if !o.offline {
+		opts.Elsewhere = func(ctx context.Context, k stages.Key) (bool, error) { return a.fetchResult(ctx, s, k) }
 	}
 	a.stopSignals() // the launcher takes them from here: they are for the command
 	res, err := launcher.Exec(ctx, s, plan, opts)
@@ -79,7 +89,14 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	if res.Exit != 0 {
 		return &statusError{status: res.Exit}
 	}
-	return nil
+	if res.Cached {
+		return nil
+	}
+	when := o.push
+	if o.offline {
+		when = pushLater
+	}
+	return a.publishResult(ctx, s, res.Key, res.Run, when)
 }
 
 func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -23,6 +24,12 @@ type statusJSON struct {
 	Mounts     []mountJSON   `json:"mounts"`
 	Stale      []string      `json:"stale"` // directories whose server died
 	Running    []runningJSON `json:"running"`
+	Owed       []owedJSON    `json:"owed"`
+}
+
+type owedJSON struct {
+	Remote  string `json:"remote"`
+	Results int    `json:"results"`
 }
 
 type mountJSON struct {
@@ -50,7 +57,8 @@ func newStatus(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Show the store, its mounts, running stages and space",
-		Long: `Show which store is used, its mounts, the stages that run, and how much space is free.
+		Long: `Show which store is used, its mounts, the stages that run, how much space is free, and
+results that are to go to a remote and are not there yet.
 
 Of each mount it tells whether the kernel serves the reads and writes of large files
 itself (passthrough) and what its server counted since it began to serve: files
@@ -71,7 +79,7 @@ func (a *app) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := statusJSON{Store: s.Dir(), ID: s.ID(), Mounts: []mountJSON{}, Stale: []string{}, Running: []runningJSON{}}
+	out := statusJSON{Store: s.Dir(), ID: s.ID(), Mounts: []mountJSON{}, Stale: []string{}, Running: []runningJSON{}, Owed: []owedJSON{}}
 	_, out.StoreFrom = a.cfg.get("store")
 	if f, err := s.Facts(ctx); err == nil {
 		out.Filesystem, out.FreeBytes, out.Reflinks = f.Filesystem, f.Free, f.Reflinks
@@ -89,6 +97,19 @@ func (a *app) status(ctx context.Context) error {
 	}
 	if out.Running, err = a.running(ctx, s); err != nil {
 		return err
+	}
+	remotes, err := remote.Configs(ctx, s)
+	if err != nil {
+		return err
+	}
+	for _, c := range remotes {
+		owed, err := remote.AllOwed(ctx, s, c.Name)
+		if err != nil {
+			return err
+		}
+		if len(owed) > 0 {
+			out.Owed = append(out.Owed, owedJSON{c.Name, len(owed)})
+		}
 	}
 	if a.json {
 		return a.printJSON(out)
@@ -146,6 +167,9 @@ func wordStatus(st statusJSON) string {
 	}
 	if len(st.Running) == 0 {
 		line("running", "nothing")
+	}
+	for _, o := range st.Owed {
+		line("owed", "%s to remote %s; curi push --wait brings what can be brought", count(int64(o.Results), "result"), o.Remote)
 	}
 	return b.String()
 }

@@ -193,7 +193,9 @@ sizes are bytes; times are RFC 3339.
     status      {"store","store_from","id","filesystem","reflinks","free_bytes",
                 "mounts":[{"dir","passthrough","reason","auto","pid","allow_other",
                 "metrics","stats"}],"stale":[],"running":[{"run","stage","project",
-                "key","attempt","started"}]}; stats is what "curi help watch" tells
+                "key","attempt","started"}],"owed":[{"remote","results"}]}; stats is
+                what "curi help watch" tells; owed are results of stages that are to
+                be published and are not yet
     du          [{"name","kind","own_bytes","shared_bytes"}]
     gc          {"removed_blobs","removed_bytes","kept_blobs","removed_results",
                 "removed_refs","removed_trees","removed_places","dry_run"}
@@ -205,6 +207,7 @@ sizes are bytes; times are RFC 3339.
                 "used_by":[],"removed"}]}
     push        [{"name","version","tree","bytes","files","sent","new"}]; sent is the
                 bytes that were uploaded
+    push --wait {"published"}; how many results were brought
     pull        [{"name","version","tree","bytes","files","local"}]
     config      [{"name","value","from","usage"}]; one object for a NAME
     version     {"version","go","platform"}
