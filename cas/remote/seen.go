@@ -58,7 +58,7 @@ func LoadSeen(ctx context.Context, s *cas.Store, name string) (Seen, error) {
 	}
 	seen := Seen{Remote: j.Remote}
 	for _, v := range j.Versions {
-		seen.Versions = append(seen.Versions, Version{v.Name, v.N, v.RefInfo})
+		seen.Versions = append(seen.Versions, Version(v))
 	}
 	for _, t := range j.Tags {
 		seen.Tags = append(seen.Tags, Tag{t.Name, t.Tag, t.Version, t.N})
@@ -75,7 +75,7 @@ func (seen Seen) save(ctx context.Context, s *cas.Store, name string) error {
 		return a.N - b.N
 	})
 	for _, v := range seen.Versions {
-		j.Versions = append(j.Versions, seenVersion{v.Name, v.N, v.RefInfo})
+		j.Versions = append(j.Versions, seenVersion(v))
 	}
 	for _, t := range seen.Tags {
 		j.Tags = append(j.Tags, seenTag{t.Name, t.Tag, t.Version, t.n})
