@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -73,13 +74,21 @@ type reach struct {
 // any is one of the times.
 func (w reach) any(random *rand.Rand) int { return w.first + random.IntN(w.times) }
 
+// surveyed is what one op passed where nobody disturbed it.
+type surveyed struct{ before, passed map[string]int }
+
+// surveys are those that were made already, by op: the tests share them. They
+// begin one after the other.
+var surveys = map[*op]surveyed{}
+
 // survey does ops, all if none are named, undisturbed.
 func survey(t *testing.T, only ...string) reached {
-	all := make([]*rig, len(ops))
+	wanted := func(o *op) bool { return len(only) == 0 || slices.Contains(only, o.name) }
 	t.Run("undisturbed", func(t *testing.T) {
+		var mu sync.Mutex
 		for i := range ops {
 			o := &ops[i]
-			if len(only) > 0 && !slices.Contains(only, o.name) {
+			if _, ok := surveys[o]; ok || !wanted(o) {
 				continue
 			}
 			t.Run(o.name, func(t *testing.T) {
@@ -91,20 +100,23 @@ func survey(t *testing.T, only ...string) reached {
 					t.Fatalf("undisturbed: %s", out)
 				}
 				r.settle()
-				r.passed, all[i] = r.passages(), r
+				mu.Lock()
+				surveys[o] = surveyed{r.before, r.passages()}
+				mu.Unlock()
 				o.repeat(r, argv)
 				r.sound()
 			})
 		}
 	})
 	found := reached{}
-	for i, r := range all {
-		if r == nil {
+	for i := range ops {
+		o := &ops[i]
+		if !wanted(o) {
 			continue
 		}
-		for name, n := range r.passed {
-			if first := r.before[name] + 1; first <= n {
-				found[name] = append(found[name], reach{&ops[i], first, n - first + 1})
+		for name, n := range surveys[o].passed {
+			if first := surveys[o].before[name] + 1; first <= n {
+				found[name] = append(found[name], reach{o, first, n - first + 1})
 			}
 		}
 	}
