@@ -30,7 +30,7 @@ build:
 test: debian lint cross
 	@python=$$(testdata/dev/python.sh) && export CURI_TEST_PYTHON="$$python" && \
 	s3=$$(testdata/dev/s3server.sh) && export CURI_TEST_S3="$$s3" && \
-	set -x && testdata/dev/leftovers.sh go test -race -timeout 20m $(PACKAGES)
+	set -x && testdata/dev/leftovers.sh go test -race -p 4 -timeout 20m $(PACKAGES)
 	testdata/dev/leftovers.sh testdata/dev/fuzz.sh 20000x
 
 .PHONY: debian
