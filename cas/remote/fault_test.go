@@ -227,7 +227,8 @@ func TestStaleList(t *testing.T) {
 	s := newStore(t)
 	proxy.hurt(1, "stale list")
 	for n := 1; n <= 4; n++ {
-		tree := addFiles(t, s, map[string][]byte{"f": {byte(n)}})
+		// The third is the first again: the list has that as the newest.
+		tree := addFiles(t, s, map[string][]byte{"f": {"abac"[n-1]}})
 		if _, err := r.Push(t.Context(), s, tree, PushOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -236,8 +237,17 @@ func TestStaleList(t *testing.T) {
 			t.Fatalf("version %d instead of %d: %v", v.N, n, err)
 		}
 	}
+	for _, version := range []int{1, 2, 1, 1} {
+		if err := r.SetTag(t.Context(), "model", "best", version, "ada"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if proxy.did["stale list"] == 0 {
 		t.Error("no listing was stale")
+	}
+	proxy.hurt(0)
+	if tags, err := r.Tags(t.Context(), nil); err != nil || len(tags) != 1 || tags[0].Version != 1 || tags[0].n != 3 {
+		t.Errorf("tags: %+v %v", tags, err)
 	}
 }
 

@@ -103,14 +103,10 @@ func (r *Remote) Publish(ctx context.Context, name string, info RefInfo) (v Vers
 		return Version{}, false, err
 	}
 	s := r.versions(name)
-	taken := 0 // the highest number that is known to be; a list may be behind
 	for ctx.Err() == nil {
-		ns, err := s.numbers(ctx)
+		ns, err := s.current(ctx)
 		if err != nil {
 			return Version{}, false, err
-		}
-		if taken > 0 && (len(ns) == 0 || ns[len(ns)-1] < taken) {
-			ns = append(ns, taken)
 		}
 		newest, err := r.newest(ctx, s, name, ns)
 		if err == nil && newest.Tree == info.Tree {
@@ -127,7 +123,6 @@ func (r *Remote) Publish(ctx context.Context, name string, info RefInfo) (v Vers
 		if !errors.Is(err, cas.ErrExists) {
 			return Version{name, next, info}, true, err
 		}
-		taken = next
 	}
 	return Version{}, false, ctx.Err()
 }

@@ -105,10 +105,14 @@ func createOwn(ctx context.Context, b Bucket, key string, line []byte) error {
 	if !errors.Is(err, cas.ErrExists) {
 		return err
 	}
-	if there, rerr := readSealed(ctx, b, key); rerr == nil && string(there) == string(line) {
+	there, rerr := readSealed(ctx, b, key)
+	switch {
+	case rerr == nil && string(there) == string(line):
 		return nil
+	case rerr == nil, errors.Is(rerr, cas.ErrNotFound), errors.Is(rerr, cas.ErrCorrupt):
+		return err
 	}
-	return err
+	return fmt.Errorf("whether %s is this call's own is not known: %w", key, rerr)
 }
 
 // roundsKept is how many ended rounds are remembered. A push that does not find

@@ -38,6 +38,30 @@ func (s series) numbers(ctx context.Context) ([]int, error) {
 	return ns, nil
 }
 
+// current is numbers, and what a list that is behind does not have: the number
+// after its last is asked for by name, of which every bucket says the truth. It
+// is for those who write, or leave it because the newest says so already.
+func (s series) current(ctx context.Context) ([]int, error) {
+	ns, err := s.numbers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := 1
+	if k := len(ns); k > 0 {
+		next = ns[k-1] + 1
+	}
+	for n := next; ; n++ {
+		_, err := s.b.Stat(ctx, s.key(n))
+		if errors.Is(err, cas.ErrNotFound) {
+			return ns, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		ns = append(ns, n)
+	}
+}
+
 // seriesNumber parses the last part of a key; 0 if it is none.
 func seriesNumber(text string) int {
 	n, err := strconv.Atoi(text)
@@ -59,13 +83,5 @@ func (s series) create(ctx context.Context, n int, line []byte) error {
 	if n > maxNumber {
 		return fmt.Errorf("%s: no number is left: %w", s.prefix, cas.ErrInvalid)
 	}
-	err := s.b.PutNew(ctx, s.key(n), seal(line))
-	if !errors.Is(err, cas.ErrExists) {
-		return err
-	}
-	there, rerr := s.read(ctx, n)
-	if rerr == nil && string(there) == string(line) {
-		return nil
-	}
-	return err
+	return createOwn(ctx, s.b, s.key(n), line)
 }

@@ -49,7 +49,7 @@ func (r *Remote) SetTag(ctx context.Context, name, tag string, version int, by s
 		return err
 	}
 	s := r.tag(name, tag)
-	ns, err := s.numbers(ctx)
+	ns, err := s.current(ctx)
 	if err != nil {
 		return err
 	}
