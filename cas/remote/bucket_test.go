@@ -27,6 +27,7 @@ func buckets(t *testing.T) map[string]func(t *testing.T) Bucket {
 
 // TestBucket is what every bucket has to do.
 func TestBucket(t *testing.T) {
+	t.Parallel()
 	for kind, open := range buckets(t) {
 		t.Run(kind, func(t *testing.T) {
 			for name, test := range map[string]func(*testing.T, Bucket){

@@ -67,6 +67,7 @@ func wantWhole(t *testing.T, r *Remote, a *cas.Store, tree cas.Digest) {
 }
 
 func TestCollect(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "bucket")
 	s := newStore(t)
 	r := newRemote(t, OpenDir(dir))
@@ -154,6 +155,7 @@ func (b *hookBucket) PutNew(ctx context.Context, key string, data []byte) error 
 // with it. The push ends whole, or says that it is to be repeated, and is
 // whole then.
 func TestCollectBesidePush(t *testing.T) {
+	t.Parallel()
 	large := randomBytes(1, 3<<20)
 	s := newStore(t)
 	same := addFiles(t, s, map[string][]byte{"a": large})
@@ -210,6 +212,7 @@ func TestCollectBesidePush(t *testing.T) {
 }
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "bucket")
 	s := newStore(t)
 	r := newRemote(t, OpenDir(dir))
@@ -274,6 +277,7 @@ func TestCheck(t *testing.T) {
 // TestCollectDied pushes beside a collection that was killed while it removed:
 // nothing is built on what it may still take, and the next one ends its work.
 func TestCollectDied(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "bucket")
 	s := newStore(t)
 	r := newRemote(t, OpenDir(dir))

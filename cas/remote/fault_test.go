@@ -170,6 +170,7 @@ func (p *faultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // TestFaults pushes and pulls while everything goes wrong that a network and a
 // server can do. It ends in the right bytes, or in an error; never in wrong ones.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	proxy, addr := newFaultProxy(t, s3Server(t), 7)
 	b := openS3(t, addr, Patience{Wait: time.Millisecond, Tries: 20})
 	r := newRemote(t, b)
@@ -222,6 +223,7 @@ func TestFaults(t *testing.T) {
 
 // TestStaleList publishes while the listing never changes.
 func TestStaleList(t *testing.T) {
+	t.Parallel()
 	proxy, addr := newFaultProxy(t, s3Server(t), 7)
 	r := newRemote(t, openS3(t, addr, Patience{}))
 	s := newStore(t)
@@ -282,6 +284,7 @@ func TestAway(t *testing.T) {
 // TestLostAnswer lets a number be taken whose answer is lost: the caller knows
 // its own object again, and takes no second number.
 func TestLostAnswer(t *testing.T) {
+	t.Parallel()
 	proxy, addr := newFaultProxy(t, s3Server(t), 7)
 	b := openS3(t, addr, Patience{Wait: time.Millisecond, Tries: 30})
 	newRemote(t, b)

@@ -63,6 +63,7 @@ func swapped(t *testing.T, rt *recipeTree, a, b string) {
 // TestLyingRecipe: a recipe that is well formed and lies leads to an error,
 // never to other bytes than those that a digest names.
 func TestLyingRecipe(t *testing.T) {
+	t.Parallel()
 	files := map[string][]byte{
 		"a": []byte("first"), "b": []byte("other"), "sub/a": []byte("third"), "sub/b": []byte("4th.."),
 		"big": randomBytes(41, 9<<20), "big2": randomBytes(42, 9<<20),

@@ -48,7 +48,8 @@ type packer struct {
 	done    chan struct{} // the collector's end
 	workers sync.WaitGroup
 	sending sync.WaitGroup
-	slots   chan struct{}
+	slots   chan []byte // a buffer for a pack each, which may be nil
+	most    int         // bytes that one pack may get
 	ended   bool
 
 	// Of the collector.
@@ -76,8 +77,13 @@ type packJob struct {
 	rows []row // taken over as they are
 }
 
-func newPacker(ctx context.Context, b Bucket, k *known) *packer {
-	p := &packer{b: b, known: k, slots: make(chan struct{}, uploads), done: make(chan struct{}), open: map[cas.Digest]int{}}
+// newPacker begins one for about size bytes.
+func newPacker(ctx context.Context, b Bucket, k *known, size int64) *packer {
+	p := &packer{b: b, known: k, slots: make(chan []byte, uploads), done: make(chan struct{}), open: map[cas.Digest]int{}}
+	p.most = int(min(packSize, packHeader+size)) + maxChunk
+	for range uploads {
+		p.slots <- nil
+	}
 	p.ctx, p.cancel = context.WithCancelCause(ctx)
 	n := runtime.GOMAXPROCS(0)
 	p.jobs = make(chan *packJob, 16*n)
@@ -175,12 +181,16 @@ func (p *packer) take(j *packJob) error {
 		return nil
 	}
 	if p.pack == nil {
+		var buf []byte
 		select {
-		case p.slots <- struct{}{}:
+		case buf = <-p.slots:
 		case <-p.ctx.Done():
 			return context.Cause(p.ctx)
 		}
-		p.pack = append(make([]byte, 0, packSize+maxChunk), packHead()...)
+		if buf == nil {
+			buf = make([]byte, 0, p.most)
+		}
+		p.pack = append(buf, packHead()...)
 		p.name = blake3.NewDeriveKey(packContext)
 		p.from = len(p.rows)
 	}
@@ -218,10 +228,11 @@ func (p *packer) closePack() {
 	p.pack = nil
 	clear(p.open)
 	p.sending.Go(func() {
-		defer func() { <-p.slots }()
 		if err := p.send(name, data); err != nil {
 			p.cancel(err)
+			data = nil // a request that was called off may read it still
 		}
+		p.slots <- data[:0]
 	})
 }
 

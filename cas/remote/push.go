@@ -68,7 +68,7 @@ func (r *Remote) push(ctx context.Context, s *cas.Store, root cas.Digest, o Push
 		return done, err
 	}
 	known.forget(guard.gone)
-	pk := newPacker(ctx, r.b, known)
+	pk := newPacker(ctx, r.b, known, pl.fresh)
 	defer pk.abort()
 	meter := &pushMeter{o.Progress, pl.fresh, 0}
 	if err := pushFiles(ctx, s, pl, pk, meter); err != nil {

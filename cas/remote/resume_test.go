@@ -32,6 +32,7 @@ func (b *endingBucket) ReadAt(ctx context.Context, key string, p []byte, off int
 // TestPullResumesInFile cuts pulls of one large file off, again and again: what
 // came stays, in sum it comes once.
 func TestPullResumesInFile(t *testing.T) {
+	t.Parallel()
 	const size = 9*segmentSize + 12345
 	dir := filepath.Join(t.TempDir(), "bucket")
 	a, s := newStore(t), newStore(t)

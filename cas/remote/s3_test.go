@@ -58,14 +58,19 @@ func s3Server(t testing.TB) string {
 	if s3Err != nil {
 		t.Fatal(s3Err)
 	}
-	t.Setenv("AWS_ACCESS_KEY_ID", s3Key)
-	t.Setenv("AWS_SECRET_ACCESS_KEY", s3Secret)
-	t.Setenv("AWS_CONFIG_FILE", "/dev/null")
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
 	return s3Addr
 }
 
 func startS3(program string) error {
+	// For all helpers; the server is told otherwise. No test changes them, so
+	// that tests may run beside each other.
+	for name, value := range map[string]string{
+		"AWS_ACCESS_KEY_ID": s3Key, "AWS_SECRET_ACCESS_KEY": s3Secret, "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+	} {
+		if err := os.Setenv(name, value); err != nil {
+			return err
+		}
+	}
 	var err error
 	if s3Dir, err = os.MkdirTemp("", "curi-s3-*"); err != nil {
 		return err
