@@ -1,13 +1,23 @@
 #!/bin/sh
-# Runs a command and fails if it leaves mounts or curifs processes behind.
+# Runs a command and fails if it leaves mounts, network namespaces or servers
+# behind: curifs, the helper curi-bucket, the S3 server of tests.
 set -eu
 
 state() {
     [ -r /proc/mounts ] || return 0
-    awk '$3 ~ /^fuse(\.|$)/ && $0 ~ /curi/ {print "mounted: " $2}' /proc/mounts
+    # Of whatever kind where tests work; a namespace with a name is a mount, too.
+    awk -v tmp="${TMPDIR:-/tmp}/" '$3 ~ /^fuse(\.|$)/ && $0 ~ /curi/ || index($2, tmp) == 1 ||
+        $3 == "nsfs" && $2 ~ /\/netns\/curi/ {print "mounted: " $2}' /proc/mounts
     for comm in /proc/[0-9]*/comm; do
         name=$(cat "$comm" 2>/dev/null) || continue
-        [ "$name" != curifs ] || echo "running: curifs, pid $(basename "$(dirname "$comm")")"
+        case $name in
+        curifs | curi-bucket | versitygw)
+            pid=$(basename "$(dirname "$comm")")
+            # One that has ended and that nobody waited for runs no more.
+            ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null || continue
+            echo "running: $name, pid $pid"
+            ;;
+        esac
     done
 }
 
