@@ -63,6 +63,11 @@ func (r *Remote) collect(ctx context.Context, o CollectOptions) (Collected, erro
 	if err != nil {
 		return done, err
 	}
+	if !o.DryRun {
+		if err := r.sweepLeases(ctx, now, o.Grace, &done); err != nil {
+			return done, err
+		}
+	}
 	rounds, err := r.rounds(ctx)
 	if err != nil {
 		return done, err
