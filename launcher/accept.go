@@ -102,7 +102,9 @@ func (a *acceptance) publish(ctx context.Context) (*Result, error) {
 	if err := stages.PutRun(ctx, a.s, info, tree); err != nil {
 		return nil, err
 	}
-	if err := stages.PutResult(ctx, a.s, a.p.Key, stages.Result{Run: a.id, Tree: tree}); err != nil {
+	result := stages.Result{Run: a.id, Tree: tree}
+	a.owe(ctx, result)
+	if err := stages.PutResult(ctx, a.s, a.p.Key, result); err != nil {
 		return nil, err
 	}
 	a.showResult(ctx, tree)

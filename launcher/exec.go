@@ -34,8 +34,15 @@ type Options struct {
 
 	// Elsewhere, if it is set, is asked before a stage runs: it brings the
 	// result of a key into the store from where others put theirs, and says
-	// whether there was one.
-	Elsewhere func(context.Context, stages.Key) (bool, error)
+	// whether there was one. It may wait for others who make it now. run is the
+	// id that this call's run gets if there is none.
+	Elsewhere func(ctx context.Context, k stages.Key, run string) (bool, error)
+	// Bring, if it is set, brings what the store lacks of the inputs, before the
+	// command starts. The plan keeps it.
+	Bring func(context.Context, *stages.Plan) error
+	// Owe, if it is set, is told of a result just before it is the key's, so
+	// that others get it whatever happens to this process.
+	Owe func(context.Context, stages.Key, stages.Result) error
 
 	Stdin  io.Reader // unused: what the command reads is in the plan
 	Stdout io.Writer // the command's output, live
@@ -172,6 +179,7 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	defer lock.Release()
+	defer e.keepBeating(lock)()
 	// Whoever held the key meanwhile did the work, for --force too: of
 	// several ranks that all say --force one runs.
 	if len(holders) > 0 || !e.o.Force {
@@ -183,17 +191,8 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 	if res := e.holderFailed(ctx, holders); res != nil {
 		return res, nil
 	}
-	if e.o.Elsewhere != nil && !e.o.Force {
-		found, err := e.o.Elsewhere(ctx, e.p.Key)
-		if err != nil {
-			return nil, err
-		}
-		if found {
-			res, err := e.hit(ctx)
-			if res != nil || err != nil {
-				return res, err
-			}
-		}
+	if res, err := e.askElsewhere(ctx, lock); res != nil || err != nil {
+		return res, err
 	}
 	// Not before: of several ranks the first may have made the path already.
 	if err := e.checkFrom(); err != nil {
@@ -202,6 +201,28 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 	fault.At(fault.RunLocked)
 	r := &run{execution: e, lock: lock, place: e.s.Place(e.p.Key.String())}
 	return r.do(ctx)
+}
+
+// askElsewhere takes the key's result from where others put theirs. Both
+// results are nil without one.
+func (e *execution) askElsewhere(ctx context.Context, lock *cas.Lock) (*Result, error) {
+	if e.o.Elsewhere == nil || e.o.Force {
+		return nil, nil
+	}
+	found, err := e.o.Elsewhere(ctx, e.p.Key, e.id)
+	if err != nil {
+		return nil, err
+	}
+	if found {
+		if res, err := e.hit(ctx); res != nil || err != nil {
+			return res, err
+		}
+	}
+	// It may have taken long.
+	if err := lock.Beat(); errors.Is(err, cas.ErrBusy) {
+		return nil, fmt.Errorf("%w: stage %s did not start: %w", ErrRefused, e.p.Name, err)
+	}
+	return nil, nil
 }
 
 // checkFrom refuses a run whose --out-from is there already: what was taken

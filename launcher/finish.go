@@ -126,7 +126,19 @@ func (r *run) settle(ctx context.Context, out *outcome, done []sealed) error {
 	if out.status != stages.Succeeded {
 		return nil
 	}
-	return stages.PutResult(ctx, r.s, r.p.Key, stages.Result{Run: r.id, Tree: tree})
+	res := stages.Result{Run: r.id, Tree: tree}
+	r.owe(ctx, res)
+	return stages.PutResult(ctx, r.s, r.p.Key, res)
+}
+
+// owe notes that others are to get a result, before anybody knows of it.
+func (e *execution) owe(ctx context.Context, res stages.Result) {
+	if e.o.Owe == nil {
+		return
+	}
+	if err := e.o.Owe(ctx, e.p.Key, res); err != nil {
+		e.warn("%s", oneLine(err))
+	}
 }
 
 // resultTree stores out/, record.json and log.txt as one tree. release ends

@@ -61,7 +61,6 @@ func (r *run) failed(err error) outcome {
 
 // do prepares the places, runs the command and publishes what it wrote.
 func (r *run) do(ctx context.Context) (*Result, error) {
-	defer r.keepBeating(r.lock)()
 	defer r.release()
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
@@ -154,6 +153,11 @@ func (r *run) prepare(ctx context.Context) error {
 	last, err := r.readLast(ctx)
 	if err != nil {
 		return err
+	}
+	if r.o.Bring != nil {
+		if err := r.o.Bring(ctx, r.p); err != nil {
+			return err
+		}
 	}
 	if err := r.pinInputs(ctx); err != nil {
 		return err

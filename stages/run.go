@@ -50,9 +50,30 @@ type Run struct {
 	Ended    time.Time         `json:"ended"`
 	Work     []string          `json:"work"`              // names of work directories it may have left
 	SameAs   string            `json:"same_as,omitempty"` // nothing ran: the result is this run's, under another stage's or project's name
+	// Differs are results of this very key elsewhere whose outputs are not this
+	// run's: the stage does not always make the same.
+	Differs []Differing `json:"differs,omitempty"`
 
 	Tree cas.Digest `json:"-"` // the ref's tree; zero while it runs
 	Used time.Time  `json:"-"` // when it ended or was last taken as a hit
+}
+
+// Differing is a result on a remote that differs from one of the same key here.
+type Differing struct {
+	Remote string     `json:"remote"`
+	Run    string     `json:"run"`
+	By     string     `json:"by"` // who published it, as they say
+	Tree   cas.Digest `json:"tree"`
+}
+
+// NoteDiffering adds to a run that a result elsewhere differs from its own.
+func NoteDiffering(ctx context.Context, s *cas.Store, id string, d Differing) error {
+	r, err := FindRun(ctx, s, id)
+	if err != nil || slices.Contains(r.Differs, d) {
+		return err
+	}
+	r.Differs = append(r.Differs, d)
+	return PutRun(ctx, s, r, r.Tree)
 }
 
 const runIDLength = 6

@@ -36,17 +36,21 @@ const maxHeld = 64 << 20
 // Recipe opens the recipe of a tree; [cas.ErrNotFound] if the remote has none.
 // It costs one request, two for trees of several hundred thousand files.
 func (r *Remote) Recipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
+	return r.recipe(ctx, root, firstRead)
+}
+
+func (r *Remote) recipe(ctx context.Context, root cas.Digest, first int) (*Recipe, error) {
 	var rc *Recipe
 	err := again(ctx, func() (err error) {
-		rc, err = r.openRecipe(ctx, root)
+		rc, err = r.openRecipe(ctx, root, first)
 		return err
 	})
 	return rc, err
 }
 
-func (r *Remote) openRecipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
+func (r *Remote) openRecipe(ctx context.Context, root cas.Digest, first int) (*Recipe, error) {
 	rc := &Recipe{b: r.b, key: recipeKey(root), pages: map[int64][]byte{}, parsed: map[int][]pageTree{}}
-	rc.begin = make([]byte, firstRead)
+	rc.begin = make([]byte, first)
 	n, err := r.b.ReadAt(ctx, rc.key, rc.begin, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err

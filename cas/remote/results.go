@@ -27,6 +27,33 @@ func (r *Remote) Result(ctx context.Context, key string) (RefInfo, error) {
 	return parseRef(stageRoom+key, b)
 }
 
+// OpenResult is [Open], and at the same time looks up the result of a key: one
+// round trip, not two. result returns what [Remote.Result] would.
+func OpenResult(ctx context.Context, b Bucket, o Options, key string) (r *Remote, result func() (RefInfo, error), err error) {
+	type found struct {
+		info RefInfo
+		err  error
+	}
+	ch := make(chan found, 1)
+	go func() {
+		info, err := (&Remote{b: b}).Result(ctx, key)
+		ch <- found{info, err}
+	}()
+	r, err = Open(ctx, b, o)
+	f := <-ch
+	return r, func() (RefInfo, error) { return f.info, f.err }, err
+}
+
+// resultRead is how much of the recipe of a result is read at once, in bytes:
+// with a thousand files it still has the places of all, and of the record.
+const resultRead = 256 << 10
+
+// ResultRecipe is [Remote.Recipe], for the tree of a result: its record is one
+// more request away.
+func (r *Remote) ResultRecipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
+	return r.recipe(ctx, root, resultRead)
+}
+
 // PublishResult makes info.Tree, whose recipe is there, the result of a key.
 // The first one that is published stays: then isNew is false, and there is what
 // the remote has.

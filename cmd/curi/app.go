@@ -25,6 +25,7 @@ type app struct {
 	verbose   bool
 
 	started     bool   // options and arguments were fit to begin with
+	leaveOwed   bool   // what is owed to remotes is not this command's business
 	stopSignals func() // gives the signals back to who handles them better
 	cfg         *config
 	opened      *cas.Store

@@ -139,7 +139,8 @@ func unnamedResults(ctx context.Context, s *cas.Store, named map[string]bool) (m
 		if err != nil {
 			return nil, fmt.Errorf("reading the runs (nothing was removed): %w", err)
 		}
-		if r.Status == stages.Running {
+		// A result that differs from one elsewhere is evidence, until it is withdrawn.
+		if r.Status == stages.Running || r.Status.HasResult() && len(r.Differs) > 0 {
 			busy[r.ID] = true
 		}
 	}

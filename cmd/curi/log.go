@@ -20,23 +20,24 @@ import (
 
 // loggedJSON is an element of what `curi log --json` prints.
 type loggedJSON struct {
-	Run      string            `json:"run"`
-	Stage    string            `json:"stage"`
-	Project  string            `json:"project"`
-	Key      string            `json:"key"`
-	Status   stages.Status     `json:"status"`
-	Exit     int               `json:"exit_status"`
-	Attempt  int               `json:"attempt"`
-	Started  time.Time         `json:"started"`
-	Ended    *time.Time        `json:"ended"`   // null while it runs
-	Seconds  float64           `json:"seconds"` // so far, while it runs
-	Params   map[string]string `json:"params"`
-	OpParams map[string]string `json:"op_params"`
-	Outputs  []string          `json:"outputs"`
-	Work     []string          `json:"work"`
-	SameAs   string            `json:"same_as"` // nothing ran: the result is this run's
-	Record   json.RawMessage   `json:"record,omitempty"`
-	Log      *string           `json:"log,omitempty"`
+	Run      string             `json:"run"`
+	Stage    string             `json:"stage"`
+	Project  string             `json:"project"`
+	Key      string             `json:"key"`
+	Status   stages.Status      `json:"status"`
+	Exit     int                `json:"exit_status"`
+	Attempt  int                `json:"attempt"`
+	Started  time.Time          `json:"started"`
+	Ended    *time.Time         `json:"ended"`   // null while it runs
+	Seconds  float64            `json:"seconds"` // so far, while it runs
+	Params   map[string]string  `json:"params"`
+	OpParams map[string]string  `json:"op_params"`
+	Outputs  []string           `json:"outputs"`
+	Work     []string           `json:"work"`
+	SameAs   string             `json:"same_as"` // nothing ran: the result is this run's
+	Differs  []stages.Differing `json:"differs"` // results elsewhere of the same key with other outputs
+	Record   json.RawMessage    `json:"record,omitempty"`
+	Log      *string            `json:"log,omitempty"`
 }
 
 func newLog(a *app) *cobra.Command {
@@ -143,6 +144,8 @@ func wordStatusOf(l loggedJSON) string {
 		return "cached: " + l.SameAs
 	case l.Exit != 0:
 		return fmt.Sprintf("%s (%d)", l.Status, l.Exit)
+	case len(l.Differs) > 0:
+		return fmt.Sprintf("%s, differs", l.Status)
 	}
 	return string(l.Status)
 }
@@ -150,7 +153,10 @@ func wordStatusOf(l loggedJSON) string {
 func logged(r stages.Run) loggedJSON {
 	l := loggedJSON{
 		Run: r.ID, Stage: r.Stage, Project: r.Project, Key: r.Key, Status: r.Status, Exit: r.Exit, Attempt: r.Attempt,
-		Started: r.Started, Params: r.Params, OpParams: r.OpParams, Outputs: r.Outputs, Work: r.Work, SameAs: r.SameAs,
+		Started: r.Started, Params: r.Params, OpParams: r.OpParams, Outputs: r.Outputs, Work: r.Work, SameAs: r.SameAs, Differs: r.Differs,
+	}
+	if l.Differs == nil {
+		l.Differs = []stages.Differing{}
 	}
 	if l.Params == nil {
 		l.Params = map[string]string{}

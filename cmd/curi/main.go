@@ -39,7 +39,9 @@ func run(args []string) (status int) {
 	defer a.close()
 	root := newRoot(a)
 	root.SetArgs(args)
-	return a.report(ctx, root.ExecuteContext(ctx))
+	status = a.report(ctx, root.ExecuteContext(ctx))
+	a.startUpload(context.WithoutCancel(ctx))
+	return status
 }
 
 // recovered turns a panic into one line and a status.

@@ -24,7 +24,7 @@ type pushedJSON struct {
 
 func newPush(a *app) *cobra.Command {
 	var to, name string
-	var wait bool
+	var wait, owed bool
 	c := &cobra.Command{
 		Use:   "push [REF…]",
 		Short: "Bring artifacts to a remote",
@@ -34,7 +34,8 @@ sent again, not even parts of files. A push that was cut off goes on where it
 was.
 
 Results of stages go by themselves to remotes whose policy is publish. What could
-not be brought there, or was not to be yet, is owed: --wait brings it.`,
+not be brought there, or was not to be yet, is owed: the next command of the store
+starts to bring it, in the background, and --wait brings it and returns then.`,
 		Example: `  curi push model@3
   curi push digits model --remote team
   curi push train.model --name model
@@ -42,7 +43,10 @@ not be brought there, or was not to be yet, is owed: --wait brings it.`,
 		Args:              nargs(0, -1, "REFs"),
 		ValidArgsFunction: a.completeRefs(-1),
 		RunE: func(c *cobra.Command, args []string) error {
+			a.leaveOwed = true
 			switch {
+			case owed:
+				return a.upload(c.Context())
 			case wait && (len(args) > 0 || name != ""):
 				return usagef("curi push --wait publishes what is owed: give no REF and no --name")
 			case wait:
@@ -58,6 +62,8 @@ not be brought there, or was not to be yet, is owed: --wait brings it.`,
 	}
 	c.Flags().StringVar(&to, "remote", "", "the `REMOTE`, if the store knows several")
 	c.Flags().BoolVar(&wait, "wait", false, "publish the results of stages that are owed, and nothing else")
+	c.Flags().BoolVar(&owed, "owed", false, "what a command starts for what is owed")
+	_ = c.Flags().MarkHidden("owed")
 	c.Flags().StringVar(&name, "name", "", "the `NAME` on the remote, if not the artifact's own")
 	return c
 }

@@ -1,156 +1,152 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/cas/remote"
 	"github.com/curi-store/curi/stages"
 )
 
-// maxRecord bounds a record that is fetched, in bytes.
-const maxRecord = 64 << 20
-
-// fetchResult looks a key up on the remotes of the store, one after the other,
-// and brings the first result that there is. A remote that is away is said, and
-// no reason not to run.
-func (a *app) fetchResult(ctx context.Context, s *cas.Store, k stages.Key) (bool, error) {
-	all, err := remote.Configs(ctx, s)
-	if err != nil {
-		return false, err
-	}
-	for _, c := range all {
-		found, err := a.fetchFrom(ctx, s, c, k)
-		if found {
-			return true, nil
-		}
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		if err != nil && !isNotFound(err) {
-			a.warn("%s; going on without it", oneLine(err.Error()))
-		}
-	}
-	return false, nil
-}
-
-func (a *app) fetchFrom(ctx context.Context, s *cas.Store, c remote.Config, k stages.Key) (bool, error) {
-	r, err := a.openRemote(ctx, c, false)
-	if err != nil {
-		return false, err
-	}
-	defer r.Close()
-	info, err := r.Result(ctx, k.String())
-	if err != nil {
-		return false, err
-	}
-	bad := func(err error) error {
-		return fmt.Errorf("remote %s has a result of this key, published by %s, that cannot be taken: %w", c.Name, info.By, err)
-	}
-	rc, err := r.Recipe(ctx, info.Tree)
-	if err != nil {
-		if isNotFound(err) {
-			err = fmt.Errorf("its tree is missing there: %w", cas.ErrCorrupt)
-		}
-		return false, bad(err)
-	}
-	// Before anything large comes: what a key maps to is the word of whoever
-	// wrote the bucket.
-	n, err := rc.Lookup(ctx, rc.Root(), "record.json")
-	if err == nil && (!n.IsRegular() || n.Size > maxRecord) {
-		err = fmt.Errorf("record.json: %w", cas.ErrCorrupt)
-	}
-	if err != nil {
-		return false, bad(err)
-	}
-	var record bytes.Buffer
-	if err := rc.WriteFile(ctx, s, n, &record); err != nil {
-		return false, bad(err)
-	}
-	if err := stages.CheckRecord(&record, k); err != nil {
-		return false, bad(err)
-	}
-	progress, clear := a.progress("pulling the result of " + info.Run + " from " + c.Name)
-	defer clear()
-	added, err := r.Pull(ctx, s, info.Tree, remote.PullOptions{Progress: progress})
-	if err != nil {
-		return false, bad(err)
-	}
-	defer added.Release()
-	clear()
-	if err := stages.PutResult(ctx, s, k, stages.Result{Run: info.Run, Tree: info.Tree}); err != nil {
-		return false, err
-	}
-	a.say("remote %s has the result: %s, published by %s", c.Name, info.Run, info.By)
-	return true, nil
-}
-
 // When a result of a stage is published to remotes whose policy is to.
 const (
 	pushNow      = "now"      // before exec returns; one that fails is owed
-	pushLater    = "later"    // it is owed, and the next command that publishes brings it
+	pushLater    = "later"    // it is owed, and the next command brings it
 	pushRequired = "required" // as now; one that fails is a failure
 )
 
-// publishResult publishes the result of a run by policy.
-func (a *app) publishResult(ctx context.Context, s *cas.Store, key, run, when string) error {
-	k, err := stages.ParseKey(key)
+// owe writes down that a result is to be published, before anybody is told of
+// it: whatever happens then, it is not forgotten.
+func owe(ctx context.Context, s *cas.Store, k stages.Key, res stages.Result) error {
+	list, err := remote.Configs(ctx, s)
 	if err != nil {
 		return err
 	}
-	all, err := remote.Configs(ctx, s)
-	if err != nil {
-		return err
-	}
-	for _, c := range all {
+	for _, c := range list {
 		if c.Policy != remote.Publish {
 			continue
 		}
-		res, err := stages.FindResult(ctx, s, k)
-		if err != nil || res.Run != run {
-			return err // another has replaced it
-		}
-		// Written down first: whatever happens now, it is not forgotten.
-		if err := (remote.Owed{Remote: c.Name, Key: key, Tree: res.Tree, Run: run}).Note(ctx, s); err != nil {
-			return err
-		}
-		if when == pushLater {
-			a.say("the result is not on remote %s yet; curi push --wait brings it there", c.Name)
-			continue
-		}
-		_, err = a.payOwed(ctx, s, c)
-		if err != nil && when == pushRequired {
-			return fmt.Errorf("the result of %s is not on remote %s, which --push required wants: %w", run, c.Name, err)
-		}
-		if err != nil {
-			a.warn("%s", oneLine(err.Error()))
-			a.warn("the result of %s is not on remote %s yet; curi push --wait, or the next stage that is published, brings it there", run, c.Name)
+		if err := (remote.Owed{Remote: c.Name, Key: k.String(), Tree: res.Tree, Run: res.Run}).Note(ctx, s); err != nil {
+			return fmt.Errorf("note that the result of %s is to go to remote %s: %w", res.Run, c.Name, err)
 		}
 	}
 	return nil
 }
 
-// payOwed publishes all that the store owes to a remote, and returns how many
-// results that were.
-func (a *app) payOwed(ctx context.Context, s *cas.Store, c remote.Config) (int, error) {
-	owed, err := remote.AllOwed(ctx, s, c.Name)
-	if err != nil || len(owed) == 0 {
-		return 0, err
+// publishResult publishes what is owed of a run, by policy.
+func (a *app) publishResult(ctx context.Context, s *cas.Store, run, when string) error {
+	all, err := remote.Configs(ctx, s)
+	if err != nil {
+		return err
 	}
-	r, err := a.openRemote(ctx, c, true)
+	of := func(o remote.Owed) bool { return o.Run == run }
+	for _, c := range all {
+		if c.Policy != remote.Publish {
+			continue
+		}
+		owed, err := remote.AllOwed(ctx, s, c.Name)
+		if err != nil {
+			return err
+		}
+		if !slices.ContainsFunc(owed, of) {
+			continue
+		}
+		if when == pushLater {
+			a.say("the result is not on remote %s yet; the next command, or curi push --wait, brings it there", c.Name)
+			continue
+		}
+		if ago, away := remote.Away(s, c.Name); away && when != pushRequired {
+			err = fmt.Errorf("remote %s did not answer %s ago: %w", c.Name, ago.Round(time.Second), remote.ErrAway)
+		} else {
+			_, err = a.payOwed(ctx, s, c, of, a.waitForUploader())
+		}
+		if err != nil && when == pushRequired {
+			return fmt.Errorf("the result of %s is not on remote %s, which --push required wants: %w", run, c.Name, err)
+		}
+		if err != nil {
+			a.warn("%s", oneLine(err.Error()))
+			a.warn("the result of %s is not on remote %s yet; the next command, or curi push --wait, brings it there", run, c.Name)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// payOwed publishes what a store owes to a remote, of that what which says, and
+// returns how many results that were. One process of a store does that at a
+// time; wait is told who does, and nil waits for nobody.
+func (a *app) payOwed(ctx context.Context, s *cas.Store, c remote.Config, which func(remote.Owed) bool, wait func(cas.Holder) error) (n int, err error) {
+	lock, err := s.Lock(ctx, "upload", "upload to remotes", wait)
 	if err != nil {
 		return 0, err
 	}
-	defer r.Close()
-	for i, o := range owed {
-		if err := a.payOne(ctx, s, r, o); err != nil {
-			return i, fmt.Errorf("publish the result of %s to remote %s: %w", o.Run, c.Name, err)
+	defer lock.Release()
+	defer beating(lock)()
+	owed, err := remote.AllOwed(ctx, s, c.Name)
+	owed = slices.DeleteFunc(owed, func(o remote.Owed) bool { return !which(o) })
+	if err != nil || len(owed) == 0 {
+		return 0, err // another process may have published it
+	}
+	var r *remote.Remote
+	err = within(ctx, contactTime(), func(ctx context.Context) (func(), error) {
+		got, err := a.openRemote(ctx, c, true)
+		return func() { r = got }, err
+	})
+	if err == nil {
+		defer r.Close()
+		n, err = a.payAll(ctx, s, r, owed)
+	}
+	switch {
+	case err == nil:
+		remote.NotePaid(s, c.Name)
+	case ctx.Err() == nil:
+		_ = remote.NoteFailed(ctx, s, c.Name, err)
+	}
+	return n, err
+}
+
+// beating shows that a lock's holder lives, until the returned function is called.
+func beating(l *cas.Lock) (stop func()) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(cas.BeatEvery / 2)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				_ = l.Beat() // one that is lost makes two uploads of the same
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); <-ended }
+}
+
+// payAll publishes one result after the other. One that cannot be published
+// holds up no other, unless the remote is away.
+func (a *app) payAll(ctx context.Context, s *cas.Store, r *remote.Remote, owed []remote.Owed) (n int, first error) {
+	for _, o := range owed {
+		err := a.payOne(ctx, s, r, o)
+		if err == nil {
+			n++
+			continue
+		}
+		if first == nil {
+			first = fmt.Errorf("publish the result of %s to remote %s: %w", o.Run, o.Remote, err)
+		}
+		if ctx.Err() != nil || errors.Is(err, remote.ErrAway) {
+			break
 		}
 	}
-	return len(owed), nil
+	return n, first
 }
 
 func (a *app) payOne(ctx context.Context, s *cas.Store, r *remote.Remote, o remote.Owed) error {
@@ -192,13 +188,30 @@ func (a *app) compareResults(ctx context.Context, s *cas.Store, r *remote.Remote
 		return err
 	}
 	n, err := rc.Lookup(ctx, rc.Root(), "out")
-	if err != nil && !errors.Is(err, cas.ErrNotFound) {
+	if err != nil && !isNotFound(err) {
 		return err
 	}
-	if n.Digest != out.Digest {
-		a.warn("remote %s has another result of the same key, of %s by %s, with other outputs: this stage does not always make the same; theirs stays there, that of %s stays here", o.Remote, there.Run, there.By, o.Run)
+	if n.Digest == out.Digest {
+		return nil
 	}
+	d := stages.Differing{Remote: o.Remote, Run: there.Run, By: there.By, Tree: there.Tree}
+	if err := stages.NoteDiffering(ctx, s, o.Run, d); err != nil && !isNotFound(err) {
+		return err
+	}
+	a.warn("remote %s has another result of the same key, of %s by %s, with other outputs: this stage does not always make the same; theirs stays there, that of %s stays here (curi log %s)", o.Remote, there.Run, there.By, o.Run, o.Run)
 	return nil
+}
+
+// waitForUploader says once who uploads.
+func (a *app) waitForUploader() func(cas.Holder) error {
+	said := false
+	return func(h cas.Holder) error {
+		if !said {
+			a.say("waiting for process %d on %s, which uploads what this store owes to remotes", h.PID, h.Host)
+		}
+		said = true
+		return nil
+	}
 }
 
 // pushWait publishes all that is owed, to one remote or to all.
@@ -217,15 +230,25 @@ func (a *app) pushWait(ctx context.Context, to string) error {
 		return err
 	}
 	n := 0
+	var first error
 	for _, c := range list {
-		k, err := a.payOwed(ctx, s, c)
-		if err != nil {
-			return err
-		}
+		k, err := a.payOwed(ctx, s, c, all, a.waitForUploader())
 		n += k
+		if first == nil {
+			first = err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if first != nil {
+		return first
 	}
 	if a.json {
 		return a.printJSON(map[string]int{"published": n})
 	}
 	return a.printf("%s published\n", count(int64(n), "result"))
 }
+
+// all is for everything that is owed.
+func all(remote.Owed) bool { return true }

@@ -151,6 +151,9 @@ func showRun(line func(k, format string, args ...any), r stages.Run) {
 	if len(r.Work) > 0 {
 		line("work", "%s", strings.Join(r.Work, " "))
 	}
+	for _, d := range r.Differs {
+		line("differs", "from %s of %s on remote %s, which has the same key and other outputs: the stage does not always make the same", d.Run, d.By, d.Remote)
+	}
 }
 
 // pairs words a map as sorted k=v.

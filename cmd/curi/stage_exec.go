@@ -66,37 +66,52 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	if o.dryRun {
 		return a.dryRun(ctx, s, plan, opts)
 	}
+	e := a.elsewhere(s)
+	defer e.close()
 	if !o.offline {
-		opts.Elsewhere = func(ctx context.Context, k stages.Key) (bool, error) { return a.fetchResult(ctx, s, k) }
+		opts.Elsewhere = e.result
 	}
+	opts.Owe = func(ctx context.Context, k stages.Key, res stages.Result) error { return owe(ctx, s, k, res) }
+	// Its own result, at least, is for the next command.
+	a.leaveOwed = o.offline || o.push == pushLater
 	a.stopSignals() // the launcher takes them from here: they are for the command
 	res, err := launcher.Exec(ctx, s, plan, opts)
+	ctx, stop := withSignals(ctx)
+	defer stop()
+	exit := exitStatus(ctx, err)
+	if err == nil {
+		exit = res.Exit
+	}
+	defer func() { e.end(ctx, exit) }()
 	if res == nil {
 		return err
 	}
-	if a.json {
-		if perr := a.printJSON(res); perr != nil && err == nil {
-			return perr
-		}
-	} else if res.Exit == 0 && err == nil {
+	if !a.json && exit == 0 {
 		if err := a.printOutputs(plan, res); err != nil {
 			return err
 		}
 	}
-	if err != nil {
-		return err
+	var perr error
+	if exit == 0 && !res.Cached {
+		when := o.push
+		if o.offline {
+			when = pushLater
+		}
+		perr = a.publishResult(ctx, s, res.Run, when)
 	}
-	if res.Exit != 0 {
+	// Scripts may rely on it: only now it is durable where it is to be.
+	if a.json {
+		if jerr := a.printJSON(res); jerr != nil && err == nil {
+			err = jerr
+		}
+	}
+	switch {
+	case err != nil:
+		return err
+	case res.Exit != 0:
 		return &statusError{status: res.Exit}
 	}
-	if res.Cached {
-		return nil
-	}
-	when := o.push
-	if o.offline {
-		when = pushLater
-	}
-	return a.publishResult(ctx, s, res.Key, res.Run, when)
+	return perr
 }
 
 func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, error) {

@@ -30,6 +30,7 @@ type statusJSON struct {
 type owedJSON struct {
 	Remote  string `json:"remote"`
 	Results int    `json:"results"`
+	Failed  string `json:"failed"` // why the last attempt did, or ""
 }
 
 type mountJSON struct {
@@ -75,6 +76,7 @@ requests answered with an error. "curi help json" has the fields.`,
 }
 
 func (a *app) status(ctx context.Context) error {
+	a.leaveOwed = true
 	s, err := a.store(ctx)
 	if err != nil {
 		return err
@@ -108,7 +110,8 @@ func (a *app) status(ctx context.Context) error {
 			return err
 		}
 		if len(owed) > 0 {
-			out.Owed = append(out.Owed, owedJSON{c.Name, len(owed)})
+			why, _ := remote.Failed(s, c.Name)
+			out.Owed = append(out.Owed, owedJSON{c.Name, len(owed), why})
 		}
 	}
 	if a.json {
@@ -169,7 +172,10 @@ func wordStatus(st statusJSON) string {
 		line("running", "nothing")
 	}
 	for _, o := range st.Owed {
-		line("owed", "%s to remote %s; curi push --wait brings what can be brought", count(int64(o.Results), "result"), o.Remote)
+		line("owed", "%s to remote %s; the next command, or curi push --wait, brings what can be brought", count(int64(o.Results), "result"), o.Remote)
+		if o.Failed != "" {
+			line("", "the last attempt failed: %s", oneLine(o.Failed))
+		}
 	}
 	return b.String()
 }

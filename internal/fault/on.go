@@ -36,6 +36,20 @@ func Now() time.Time {
 	return time.Now().Round(0).Add(d)
 }
 
+// Duration is d, or what CURI_FAULT_TIMES says for name.
+func Duration(name string, d time.Duration) time.Duration {
+	for text := range strings.SplitSeq(os.Getenv("CURI_FAULT_TIMES"), ";") {
+		if n, v, ok := strings.Cut(text, "="); ok && n == name {
+			d, err := time.ParseDuration(v)
+			if err != nil {
+				panic("CURI_FAULT_TIMES: " + err.Error())
+			}
+			return d
+		}
+	}
+	return d
+}
+
 // rule is one of CURI_FAULT.
 type rule struct {
 	role, name string

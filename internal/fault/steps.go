@@ -18,6 +18,8 @@
 // CURI_FAULT_TRACE names a file that gets a line "ROLE PID NAME N" for every
 // step and call. CURI_FAULT_CLOCK names one with a duration such as -24h, by
 // which the wall clock is wrong from then on; it may be written meanwhile.
+// CURI_FAULT_TIMES=NAME=DURATION;… makes waits that a program knows by a name
+// shorter, or longer.
 package fault
 
 // A Step is a moment at which a program may die. The constants are all there

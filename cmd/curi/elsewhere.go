@@ -1,0 +1,360 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
+	"github.com/curi-store/curi/internal/fault"
+	"github.com/curi-store/curi/stages"
+)
+
+// maxRecord bounds a record that is fetched, in bytes.
+const maxRecord = 64 << 20
+
+// contactTime bounds the attempt to reach a remote.
+func contactTime() time.Duration { return fault.Duration("contact", 10*time.Second) }
+
+// elsewhere is what one call asks of the remotes of the store. Each is
+// contacted at most once; one that does not answer is said, and no reason not
+// to run.
+type elsewhere struct {
+	a        *app
+	s        *cas.Store
+	contacts map[string]*contact
+	lease    *remote.Lease
+	leaseOn  string // the remote
+}
+
+// contact is a remote that was asked.
+type contact struct {
+	remote.Config
+	r      *remote.Remote // nil if it cannot be asked
+	bucket bool           // whoever has the bucket can make a remote of it
+	first  func() (remote.RefInfo, error)
+}
+
+func (a *app) elsewhere(s *cas.Store) *elsewhere {
+	return &elsewhere{a: a, s: s, contacts: map[string]*contact{}}
+}
+
+func (e *elsewhere) close() {
+	for _, c := range e.contacts {
+		if c.r != nil {
+			c.r.Close()
+		}
+	}
+}
+
+// contact reaches a remote and looks a key up on it, the first time that it is
+// asked for.
+func (e *elsewhere) contact(ctx context.Context, cfg remote.Config, k stages.Key) *contact {
+	if c := e.contacts[cfg.Name]; c != nil {
+		return c
+	}
+	c := &contact{Config: cfg}
+	e.contacts[cfg.Name] = c
+	if ago, away := remote.Away(e.s, cfg.Name); away {
+		e.a.say("remote %s did not answer %s ago; going on without it", cfg.Name, ago.Round(time.Second))
+		return c
+	}
+	began := time.Now()
+	err := within(ctx, contactTime(), func(ctx context.Context) (func(), error) {
+		b, err := remote.OpenURL(ctx, cfg.URL, remote.BucketOptions{Helper: helperBeside(), Logger: e.a.logger()})
+		if err != nil {
+			return nil, err
+		}
+		r, first, err := remote.OpenResult(ctx, b, remote.Options{Logger: e.a.logger()}, k.String())
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			b.Close()
+			return nil, err
+		}
+		return func() { c.r, c.first = r, first }, nil
+	})
+	switch {
+	case err == nil:
+		remote.NoteBack(e.s, cfg.Name)
+	case ctx.Err() != nil:
+	case isNotFound(err):
+		c.bucket = true
+	default:
+		// The next calls are not to wait for it too.
+		if errors.Is(err, remote.ErrAway) && time.Since(began) > contactTime()/10 {
+			_ = remote.NoteAway(ctx, e.s, cfg.Name)
+		}
+		e.a.warn("remote %s: %s; going on without it", cfg.Name, oneLine(err.Error()))
+	}
+	return c
+}
+
+// within runs fn, and gives it up after a time: a directory on a file server
+// that is gone answers nothing, not even that. What fn returns is called if it
+// was in time.
+func within(ctx context.Context, limit time.Duration, fn func(context.Context) (func(), error)) error {
+	sub, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	type end struct {
+		keep func()
+		err  error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		keep, err := fn(sub)
+		ended <- end{keep, err}
+	}()
+	var err error
+	select {
+	case e := <-ended:
+		if err = e.err; err == nil {
+			e.keep()
+		}
+	case <-sub.Done():
+		err = sub.Err()
+	}
+	if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("no answer within %s: %w", limit, remote.ErrAway)
+	}
+	return err
+}
+
+// found is a result on a remote, whose record is of the key.
+type found struct {
+	on     *contact
+	info   remote.RefInfo
+	recipe *remote.Recipe
+}
+
+// find looks a key up on the remotes, one after the other; nil if none has it.
+func (e *elsewhere) find(ctx context.Context, k stages.Key) (*found, error) {
+	all, err := remote.Configs(ctx, e.s)
+	if err != nil {
+		return nil, err
+	}
+	for _, cfg := range all {
+		f, err := e.findOn(ctx, e.contact(ctx, cfg, k), k)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if f != nil || err != nil {
+			return f, err
+		}
+	}
+	return nil, nil
+}
+
+// findOn looks a key up on one remote. What goes wrong there is said.
+func (e *elsewhere) findOn(ctx context.Context, c *contact, k stages.Key) (*found, error) {
+	if c.r == nil {
+		return nil, nil
+	}
+	look := c.first
+	if look == nil {
+		look = func() (remote.RefInfo, error) { return c.r.Result(ctx, k.String()) }
+	}
+	c.first = nil
+	info, err := look()
+	f := &found{on: c, info: info}
+	if err == nil {
+		err = f.check(ctx, e.s, k)
+	}
+	switch {
+	case err == nil:
+		return f, nil
+	case ctx.Err() == nil && !isNotFound(err):
+		e.a.warn("remote %s: %s; going on without it", c.Name, oneLine(err.Error()))
+	}
+	return nil, ctx.Err()
+}
+
+// check fetches the record before anything large comes: what a key maps to is
+// the word of whoever wrote the bucket.
+func (f *found) check(ctx context.Context, s *cas.Store, k stages.Key) error {
+	bad := func(err error) error {
+		return fmt.Errorf("the result of this key there, published by %s, cannot be taken: %w", f.info.By, err)
+	}
+	var err error
+	f.recipe, err = f.on.r.ResultRecipe(ctx, f.info.Tree)
+	if isNotFound(err) {
+		return bad(fmt.Errorf("its tree is missing: %w", cas.ErrCorrupt))
+	}
+	if err != nil {
+		return bad(err)
+	}
+	n, err := f.recipe.Lookup(ctx, f.recipe.Root(), "record.json")
+	if isNotFound(err) || err == nil && (!n.IsRegular() || n.Size > maxRecord) {
+		err = fmt.Errorf("record.json: %w", cas.ErrCorrupt)
+	}
+	if err != nil {
+		return bad(err)
+	}
+	var record bytes.Buffer
+	if err := f.recipe.WriteFile(ctx, s, n, &record); err != nil {
+		return bad(err)
+	}
+	if err := stages.CheckRecord(&record, k); err != nil {
+		return bad(err)
+	}
+	return nil
+}
+
+// take brings a result that was found into the store.
+func (e *elsewhere) take(ctx context.Context, k stages.Key, f *found) error {
+	progress, clear := e.a.progress("pulling the result of " + f.info.Run + " from " + f.on.Name)
+	defer clear()
+	added, err := f.on.r.Pull(ctx, e.s, f.info.Tree, remote.PullOptions{Progress: progress})
+	if err != nil {
+		return err
+	}
+	defer added.Release()
+	clear()
+	if err := stages.PutResult(ctx, e.s, k, stages.Result{Run: f.info.Run, Tree: f.info.Tree}); err != nil {
+		return err
+	}
+	e.a.say("remote %s has the result: %s, published by %s", f.on.Name, f.info.Run, f.info.By)
+	return nil
+}
+
+// result brings the result of a key, from where it is or from a machine that
+// makes it now. Else this machine is to make it, as the run of that id, and
+// others are told so.
+func (e *elsewhere) result(ctx context.Context, k stages.Key, run string) (bool, error) {
+	f, err := e.find(ctx, k)
+	if err != nil {
+		return false, err
+	}
+	if f == nil {
+		if f, err = e.await(ctx, k, run); f == nil {
+			return false, err
+		}
+	}
+	if err := e.take(ctx, k, f); err != nil {
+		if ctx.Err() != nil || errors.Is(err, cas.ErrNoSpace) {
+			return false, err
+		}
+		e.a.warn("remote %s: %s; going on without it", f.on.Name, oneLine(err.Error()))
+		return false, nil
+	}
+	return true, nil
+}
+
+// sayAgain is how often a waiter says that it still waits.
+const sayAgain = time.Minute
+
+// await takes the lease of a key on the first remote that results go to and
+// that answers, or waits for the result of the machine that has it. Leases save
+// work: what is wrong with them is said and makes no run fail.
+func (e *elsewhere) await(ctx context.Context, k stages.Key, run string) (*found, error) {
+	c, err := e.leaseRemote(ctx, k)
+	if c == nil {
+		return nil, err
+	}
+	var (
+		f     *found
+		met   string // the run that is waited for
+		began = time.Now()
+		said  time.Time
+	)
+	o := remote.LeaseOptions{
+		Beat:    fault.Duration("lease.beat", 0),
+		Silence: fault.Duration("lease.silence", 0),
+		Poll:    fault.Duration("lease.poll", 0),
+		Wait: func(ctx context.Context, st remote.LeaseState) (_ bool, err error) {
+			if st.Ended || st.Dead {
+				if f, err = e.findOn(ctx, c, k); f != nil || err != nil {
+					return true, err
+				}
+				e.sayEnded(c, st, met == st.Run)
+				return false, nil
+			}
+			switch {
+			case st.Run != met:
+				e.a.say("remote %s: %s of %s runs this very stage, since %s; waiting for its result", c.Name, st.Run, st.By, st.Since.Local().Format("15:04:05"))
+				met, said = st.Run, time.Now()
+			case time.Since(said) > sayAgain:
+				e.a.say("still waiting for %s of %s, %s so far", st.Run, st.By, time.Since(began).Round(time.Second))
+				said = time.Now()
+			}
+			return false, nil
+		},
+	}
+	l, err := c.r.Lease(ctx, k.String(), remote.LeaseHolder{Run: run, By: publisher(), Since: time.Now().UTC().Truncate(time.Second)}, o)
+	if l != nil {
+		e.lease, e.leaseOn = l, c.Name
+	}
+	if err != nil && ctx.Err() == nil {
+		e.a.warn("remote %s: %s; other machines may run this stage too", c.Name, oneLine(err.Error()))
+		err = nil
+	}
+	return f, err
+}
+
+// sayEnded says why the result of another machine's run is not waited for. A
+// run that failed there may succeed here, and its log is not here.
+func (e *elsewhere) sayEnded(c *contact, st remote.LeaseState, waited bool) {
+	switch {
+	case st.Dead:
+		e.a.say("remote %s: %s of %s gave no sign of life for %s; taking the stage over", c.Name, st.Run, st.By, st.Silent.Round(time.Second))
+	case !waited: // it is of an earlier day
+	case st.Exit == 0:
+		e.a.say("remote %s: %s of %s succeeded, but its result is not on the remote; this machine runs the stage", c.Name, st.Run, st.By)
+	default:
+		e.a.say("remote %s: %s of %s ended with exit status %d; this machine runs the stage", c.Name, st.Run, st.By, st.Exit)
+	}
+}
+
+// leaseRemote is where machines meet, nil if nowhere. A bucket that is no
+// remote yet becomes one.
+func (e *elsewhere) leaseRemote(ctx context.Context, k stages.Key) (*contact, error) {
+	all, err := remote.Configs(ctx, e.s)
+	if err != nil {
+		return nil, err
+	}
+	for _, cfg := range all {
+		if cfg.Policy != remote.Publish {
+			continue
+		}
+		c := e.contact(ctx, cfg, k)
+		if c.bucket {
+			err := within(ctx, contactTime(), func(ctx context.Context) (func(), error) {
+				r, err := e.a.openRemote(ctx, cfg, true)
+				return func() { c.r = r }, err
+			})
+			c.bucket = false
+			if err != nil && ctx.Err() == nil {
+				e.a.warn("%s; going on without it", oneLine(err.Error()))
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if c.r != nil {
+			return c, nil
+		}
+	}
+	return nil, nil
+}
+
+// end tells others that this call is over, and says so if another machine
+// took the stage over meanwhile.
+func (e *elsewhere) end(ctx context.Context, exit int) {
+	if e.lease == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), contactTime())
+	defer cancel()
+	lost, err := e.lease.End(ctx, exit)
+	switch {
+	case lost:
+		e.a.say("remote %s: another machine took this stage over, as this one gave no sign of life; the first result that was published stays there", e.leaseOn)
+	case err != nil:
+		e.a.logger().Debug("the end of the run was not told", "remote", e.leaseOn, "error", err)
+	}
+	e.lease = nil
+}
