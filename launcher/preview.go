@@ -27,7 +27,7 @@ func Preview(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) ([]st
 	r.places = r.paths(root)
 	if !o.Fresh && len(p.Work) > 0 {
 		if _, err := os.Stat(filepath.Join(r.place.Dir(), "work")); err == nil {
-			if r.places.Resume, err = r.findCheckpoint(ctx); err != nil {
+			if r.places.Resume, err = r.findCheckpoint(); err != nil {
 				return nil, err
 			}
 		}

@@ -12,20 +12,16 @@ import (
 
 // findCheckpoint returns {resume}: the newest complete checkpoint in the work
 // directories, as a path below {root}; "" if there is none.
-func (r *run) findCheckpoint(ctx context.Context) (string, error) {
+func (r *run) findCheckpoint() (string, error) {
 	base := filepath.Join(r.place.Dir(), "work")
-	var dirs []string
-	for _, w := range r.p.Work {
-		dirs = append(dirs, filepath.Join(base, w))
-	}
 	// takeWork has seen that nobody writes any more.
-	found, err := stages.NewestCheckpoint(dirs, func(string) bool { return false })
-	if err != nil || found == "" {
+	found, err := stages.CheckpointSearch{Dir: base, Work: r.p.Work, Rule: r.p.Resume}.Newest()
+	if err != nil || found.Path == "" {
 		return "", err
 	}
-	rel, err := filepath.Rel(base, found)
+	rel, err := filepath.Rel(base, found.Path)
 	if err != nil {
-		return "", fmt.Errorf("checkpoint %s: %w", found, err)
+		return "", fmt.Errorf("checkpoint %s: %w", found.Path, err)
 	}
 	return filepath.Join(r.places.Root, "work", rel), nil
 }

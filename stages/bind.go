@@ -48,6 +48,9 @@ func (p *Plan) bind(ctx context.Context, s *cas.Store) error {
 	if err := p.bindStdin(ctx, s); err != nil {
 		return fmt.Errorf("standard input: %w", err)
 	}
+	if err := p.bindResumeFrom(ctx, s); err != nil {
+		return fmt.Errorf("resume from: %w", err)
+	}
 	c := newCode(p, s.Dir())
 	if err := c.find(); err != nil {
 		return err

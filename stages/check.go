@@ -36,7 +36,7 @@ func (p *Plan) check() error {
 	if !filepath.IsAbs(p.Dir) {
 		return usagef("the directory %q is not absolute", p.Dir)
 	}
-	for _, f := range []func() error{p.checkNames, p.checkOutputs, p.checkEnv, p.checkPlaceholders} {
+	for _, f := range []func() error{p.checkNames, p.checkOutputs, p.checkEnv, p.checkResume, p.checkPlaceholders} {
 		if err := f(); err != nil {
 			return err
 		}

@@ -36,11 +36,26 @@ func safetensorsFile(data int) string {
 	return string(n) + header + string(make([]byte, data))
 }
 
+func fixture(t testing.TB, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "checkpoint", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 // Each case lists files from oldest to newest; the checkpoint is a file or a
 // directory, or nothing.
 func TestNewestCheckpoint(t *testing.T) {
 	whole := zipFile(t)
 	half := whole[:len(whole)/2]
+	// By real versions of the libraries.
+	legacy := fixture(t, "legacy.pt")
+	distributed := fixture(t, "distributed.metadata") // of one file of 4099 bytes
+	part := string(make([]byte, 4099))
+	index := `{"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}`
+	rule := func(glob string) *ResumeRule { return &ResumeRule{Work: "ck", Glob: glob} }
 	metadata := "\x80\x04\x8c\x0c__0_0.distcp\x94\x8c\x0c__1_0.distcp\x94."
 	type file struct{ name, text string }
 	for _, c := range []struct {
@@ -48,32 +63,50 @@ func TestNewestCheckpoint(t *testing.T) {
 		files []file
 		held  string
 		want  string
+		rule  *ResumeRule
 	}{
-		{"nothing", nil, "", ""},
-		{"the newest file", []file{{"epoch=1.ckpt", whole}, {"epoch=2.ckpt", whole}}, "", "epoch=2.ckpt"},
-		{"the newest, not the last name", []file{{"last.ckpt", whole}, {"epoch=1.ckpt", whole}}, "", "epoch=1.ckpt"},
-		{"a file that was cut off", []file{{"a.pt", whole}, {"b.pt", half}}, "", "a.pt"},
-		{"an empty file", []file{{"a.pth", whole}, {"b.pth", ""}}, "", "a.pth"},
-		{"bytes behind the end", []file{{"a.ckpt", whole}, {"b.ckpt", half + whole[:10]}}, "", "a.ckpt"},
-		{"a file that is being written", []file{{"a.ckpt", whole}, {"b.ckpt", whole}}, "b.ckpt", "a.ckpt"},
-		{"a temporary file", []file{{"a.ckpt", whole}, {"b.ckpt.tmp", whole}, {".c.ckpt", whole}}, "", "a.ckpt"},
-		{"safetensors", []file{{"a.safetensors", safetensorsFile(8)}}, "", "a.safetensors"},
-		{"safetensors cut off", []file{{"a.safetensors", safetensorsFile(7)}}, "", ""},
-		{"safetensors that go on", []file{{"a.safetensors", safetensorsFile(9)}}, "", ""},
-		{"a header that lies", []file{{"a.safetensors", "\xff\xff\xff\xff\xff\xff\xff\xff{}"}}, "", ""},
-		{"a distributed checkpoint", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "s1"},
-		{"one without .metadata", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}, {"s2/__0_0.distcp", "x"}}, "", "s1"},
-		{"one with .metadata.tmp", []file{{"s2/__0_0.distcp", "x"}, {"s2/.metadata.tmp", metadata}}, "", ""},
-		{"one that lacks a part", []file{{"s1/__0_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", ""},
-		{"one with .metadata cut off", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata[:20]}}, "", ""},
-		{"one with a part being written", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "s1/__1_0.distcp", ""},
-		{"a trainer's", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-5/model.safetensors", safetensorsFile(8)}}, "", "checkpoint-5"},
-		{"a trainer's without its state", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-10/model.safetensors", safetensorsFile(8)}}, "", "checkpoint-5"},
-		{"a trainer's with half a model", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-5/model.safetensors", safetensorsFile(2)}}, "", ""},
-		{"a trainer's parts are no checkpoints", []file{{"checkpoint-5/rng_state.pth", whole}}, "", ""},
-		{"the newest of all kinds", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"v0/a.ckpt", whole}, {"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "s1"},
+		{"nothing", nil, "", "", nil},
+		{"the newest file", []file{{"epoch=1.ckpt", whole}, {"epoch=2.ckpt", whole}}, "", "epoch=2.ckpt", nil},
+		{"the newest, not the last name", []file{{"last.ckpt", whole}, {"epoch=1.ckpt", whole}}, "", "epoch=1.ckpt", nil},
+		{"a file that was cut off", []file{{"a.pt", whole}, {"b.pt", half}}, "", "a.pt", nil},
+		{"an empty file", []file{{"a.pth", whole}, {"b.pth", ""}}, "", "a.pth", nil},
+		{"bytes behind the end", []file{{"a.ckpt", whole}, {"b.ckpt", half + whole[:10]}}, "", "a.ckpt", nil},
+		{"a file that is being written", []file{{"a.ckpt", whole}, {"b.ckpt", whole}}, "b.ckpt", "a.ckpt", nil},
+		{"a temporary file", []file{{"a.ckpt", whole}, {"b.ckpt.tmp", whole}, {".c.ckpt", whole}}, "", "a.ckpt", nil},
+		{"safetensors", []file{{"a.safetensors", safetensorsFile(8)}}, "", "a.safetensors", nil},
+		{"safetensors cut off", []file{{"a.safetensors", safetensorsFile(7)}}, "", "", nil},
+		{"safetensors that go on", []file{{"a.safetensors", safetensorsFile(9)}}, "", "", nil},
+		{"a header that lies", []file{{"a.safetensors", "\xff\xff\xff\xff\xff\xff\xff\xff{}"}}, "", "", nil},
+		{"a distributed checkpoint", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "s1", nil},
+		{"one without .metadata", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}, {"s2/__0_0.distcp", "x"}}, "", "s1", nil},
+		{"one with .metadata.tmp", []file{{"s2/__0_0.distcp", "x"}, {"s2/.metadata.tmp", metadata}}, "", "", nil},
+		{"one that lacks a part", []file{{"s1/__0_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "", nil},
+		{"one with .metadata cut off", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata[:20]}}, "", "", nil},
+		{"one with a part being written", []file{{"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "s1/__1_0.distcp", "", nil},
+		{"a trainer's", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-5/model.safetensors", safetensorsFile(8)}}, "", "checkpoint-5", nil},
+		{"a trainer's without its state", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-10/model.safetensors", safetensorsFile(8)}}, "", "checkpoint-5", nil},
+		{"a trainer's with half a model", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-5/model.safetensors", safetensorsFile(2)}}, "", "", nil},
+		{"a trainer's parts are no checkpoints", []file{{"checkpoint-5/rng_state.pth", whole}}, "", "", nil},
+		{"the old format of torch.save", []file{{"a.pt", legacy}}, "", "a.pt", nil},
+		{"the old format cut off", []file{{"a.pt", legacy[:len(legacy)-1]}}, "", "", nil},
+		{"the old format cut off in its pickles", []file{{"a.pt", legacy[:300]}}, "", "", nil},
+		{"the old format that goes on", []file{{"a.pt", legacy + "\x00"}}, "", "", nil},
+		{"no checkpoint at all", []file{{"a.pt", "weights"}}, "", "", nil},
+		{"a distributed checkpoint as it is", []file{{"s1/__0_0.distcp", part}, {"s1/.metadata", distributed}}, "", "s1", nil},
+		{"one with a part cut off", []file{{"s1/__0_0.distcp", part[1:]}, {"s1/.metadata", distributed}}, "", "", nil},
+		{"one with real metadata cut off", []file{{"s1/__0_0.distcp", part}, {"s1/.metadata", distributed[:len(distributed)-1]}}, "", "", nil},
+		{"a trainer's that lacks a shard", []file{{"checkpoint-5/m.safetensors.index.json", index}, {"checkpoint-5/m-1.safetensors", safetensorsFile(8)}, {"checkpoint-5/trainer_state.json", "{}"}}, "", "", nil},
+		{"a trainer's with all shards", []file{{"checkpoint-5/m.safetensors.index.json", index}, {"checkpoint-5/m-1.safetensors", safetensorsFile(8)}, {"checkpoint-5/m-2.safetensors", safetensorsFile(8)}, {"checkpoint-5/trainer_state.json", "{}"}}, "", "checkpoint-5", nil},
+		{"a trainer's with half a distributed one", []file{{"checkpoint-5/fsdp_0/__0_0.distcp", part}, {"checkpoint-5/trainer_state.json", "{}"}}, "", "", nil},
+		{"a rule", []file{{"a.npz", "x"}, {"b.npz", "x"}, {"c.ckpt", whole}}, "", "b.npz", rule("*.npz")},
+		{"a rule for directories", []file{{"step1/w", "x"}, {"step2/w", "x"}, {"final.ckpt", whole}}, "", "step2", rule("step*")},
+		{"a rule below directories", []file{{"v0/a/x.npz", "x"}, {"y.bin", "x"}}, "", "v0/a/x.npz", rule("**/*.npz")},
+		{"a rule and a file being written", []file{{"a.npz", "x"}, {"b.npz", "x"}}, "b.npz", "a.npz", rule("*.npz")},
+		{"a rule makes half a file no whole one", []file{{"a.ckpt", whole}, {"b.ckpt", half}}, "", "a.ckpt", rule("*.ckpt")},
+		{"a rule of another work directory", []file{{"a.ckpt", whole}}, "", "", &ResumeRule{Work: "other", Glob: "*"}},
+		{"the newest of all kinds", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"v0/a.ckpt", whole}, {"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "s1", nil},
 	} {
-		dir := t.TempDir()
+		dir := filepath.Join(t.TempDir(), "ck")
 		at := time.Now().Add(-time.Hour)
 		for i, f := range c.files {
 			path := filepath.Join(dir, f.name)
@@ -88,9 +121,11 @@ func TestNewestCheckpoint(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		got, err := NewestCheckpoint([]string{filepath.Join(dir, "not-there"), dir}, func(path string) bool {
+		search := CheckpointSearch{Dir: filepath.Dir(dir), Work: []string{"not-there", "ck"}, Rule: c.rule, BeingWritten: func(path string) bool {
 			return c.held != "" && path == filepath.Join(dir, c.held)
-		})
+		}}
+		newest, err := search.Newest()
+		got := newest.Path
 		want := c.want
 		if want != "" {
 			want = filepath.Join(dir, want)
@@ -99,6 +134,36 @@ func TestNewestCheckpoint(t *testing.T) {
 			t.Errorf("%s: offers %q (%v), want %q", c.name, got, err, want)
 		}
 	}
+}
+
+// FuzzPickle checks that any bytes can be read as what torch writes, in bounded
+// memory and time, and that no file of the old format is complete when a byte
+// is missing or one is too many.
+func FuzzPickle(f *testing.F) {
+	f.Add([]byte(fixture(f, "legacy.pt")))
+	f.Add([]byte(fixture(f, "distributed.metadata")))
+	f.Add([]byte("\x80\x04(((((2222tttttt."))
+	f.Add([]byte("\x80\x02\x8d\xff\xff\xff\xff\xff\xff\xff\x7f"))
+	f.Add([]byte("(lp0\nI1\naI2\nag0\n0(dp1\nS'a'\nL5L\nsctorch\nFloatStorage\n)R."))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if files, err := storedFiles(bytes.NewReader(b)); err == nil {
+			for name, end := range files {
+				if end < 0 {
+					t.Errorf("%q ends at %d", name, end)
+				}
+			}
+		}
+		n := int64(len(b))
+		if !legacyComplete(bytes.NewReader(b), n) {
+			return
+		}
+		if legacyComplete(bytes.NewReader(b[:n-1]), n-1) {
+			t.Errorf("%q is complete without its last byte too", b)
+		}
+		if legacyComplete(bytes.NewReader(append(b[:n:n], 0)), n+1) {
+			t.Errorf("%q is complete with one byte more too", b)
+		}
+	})
 }
 
 // FuzzCheckpoint checks that a file of any bytes can be judged, and that no
@@ -122,4 +187,25 @@ func FuzzCheckpoint(f *testing.F) {
 			t.Errorf("%q is complete with one byte more too", b)
 		}
 	})
+}
+
+// An archive of so many members has its directory in the form for large ones.
+func TestZipOfManyMembers(t *testing.T) {
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for range 1 << 16 {
+		if _, err := z.CreateHeader(&zip.FileHeader{Name: "m", Method: zip.Store}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	n := int64(b.Len())
+	if !zipComplete(bytes.NewReader(b.Bytes()), n) {
+		t.Error("a whole archive is not complete")
+	}
+	if zipComplete(bytes.NewReader(b.Bytes()[:n-1]), n-1) {
+		t.Error("an archive without its last byte is complete")
+	}
 }

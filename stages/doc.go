@@ -4,7 +4,7 @@
 // [Bind] turns a [Stage], as it was asked for, into a [Plan]: inputs by digest,
 // code found and hashed, and from all of it the [Preimage], whose hash is the
 // [Key]. [FindResult] looks a key up; [Resolve] finds what a REF names.
-// [NewestCheckpoint], [FindPython] and [Capture] are for a run that begins,
+// [CheckpointSearch], [FindPython] and [Capture] are for a run that begins,
 // [Explain], [Ancestors] and [Descendants] for people who ask.
 //
 // The package runs no stage. It starts processes in two places only: the

@@ -116,7 +116,7 @@ func component(line string) string {
 	kind, rest, _ := strings.Cut(line, " ")
 	names := 1
 	switch kind {
-	case "argv", "dir", "stdin":
+	case "argv", "dir", "stdin", "resume-from":
 		names = 0
 	case "meta":
 		names = 2

@@ -18,6 +18,7 @@ type Plan struct {
 	StdinBlob cas.Digest // what the command reads; zero: nothing (/dev/null)
 	StdinTree cas.Digest // a tree with that blob, for a pin; zero without one
 	StdinFrom string     // where it came from, for people
+	ResumeRun Run        // what ResumeFrom names; zero without
 	Preimage  Preimage
 	Key       Key
 	Warnings  []string // for the person, one line each

@@ -118,6 +118,9 @@ func (p *Plan) preimage() Preimage {
 	for _, w := range p.Work {
 		add("work", quoteText(w))
 	}
+	if p.ResumeFrom != "" {
+		add("resume-from", quoteText(p.ResumeFrom))
+	}
 	// The order of options on the command line means nothing; that of argv does.
 	slices.Sort(lines[sorted:])
 	return Preimage(strings.Join(lines, "\n") + "\n")

@@ -21,7 +21,14 @@ type Stage struct {
 	Env      []EnvVar // keyed variables
 	CleanEnv bool
 	Stdin    string // "", "-", or a REF
-	Dir      string // the caller's directory, absolute: the command runs there
+
+	// Resume says what a checkpoint is, for {resume}; nil: by its form.
+	Resume *ResumeRule
+	// ResumeFrom names a run, with a copy of whose work directories the first
+	// try begins, whatever its key; "" for none. In a plan it is the run's id.
+	ResumeFrom string
+
+	Dir string // the caller's directory, absolute: the command runs there
 
 	// Environ is where --env without a value, --tool commands and PYTHONPATH
 	// look; nil is the environment of this process.

@@ -1,0 +1,198 @@
+package stages
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// trainerDir is what the Hugging Face trainer calls its checkpoints.
+var trainerDir = regexp.MustCompile(`^checkpoint-[0-9]+$`)
+
+// isDistributed reports whether a directory is a checkpoint, or half of one, of
+// torch.distributed.checkpoint.
+func isDistributed(dir string) bool {
+	if _, err := os.Lstat(filepath.Join(dir, ".metadata")); err == nil {
+		return true
+	}
+	// Without .metadata it is one that is not finished: its parts are no
+	// checkpoints of their own.
+	parts, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.distcp"))
+	return err == nil && len(parts) > 0
+}
+
+// distributedComplete looks for the files that .metadata names, each as long as
+// what it is to hold at least.
+func distributedComplete(dir string) bool {
+	meta, err := os.Open(filepath.Join(dir, ".metadata"))
+	if err != nil {
+		return false
+	}
+	defer meta.Close()
+	long, err := storedFiles(meta)
+	if errors.Is(err, errLargePickle) {
+		long, err = namedFiles(meta)
+	}
+	if err != nil || len(long) == 0 {
+		return false
+	}
+	for name, n := range long {
+		if !filepath.IsLocal(name) {
+			return false
+		}
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 || info.Size() < n {
+			return false
+		}
+	}
+	return true
+}
+
+// storedFiles reads the pickled metadata: the files of a checkpoint, each with
+// the end of the last thing in it, in bytes.
+func storedFiles(r io.ReadSeeker) (map[string]int64, error) {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	files := map[string]int64{}
+	var broken error
+	p := newPickle(bufio.NewReaderSize(r, 64<<10))
+	p.built = func(class string, attributes map[string]any) {
+		if !strings.HasSuffix(class, "._StorageInfo") {
+			return
+		}
+		name, isName := attributes["relative_path"].(string)
+		offset, isOffset := attributes["offset"].(int64)
+		length, isLength := attributes["length"].(int64)
+		if !isName || !isOffset || !isLength || offset < 0 || length < 0 || offset+length < 0 {
+			broken = errPickle
+			return
+		}
+		files[name] = max(files[name], offset+length)
+	}
+	if _, err := p.load(); err != nil {
+		return nil, err
+	}
+	if len(files) == 0 && broken == nil {
+		// Another writer of storage: its classes are not known, its files are
+		// where they are called as they are by custom.
+		return namedFiles(r)
+	}
+	return files, broken
+}
+
+// distributedFile is how the files of a checkpoint are called by custom.
+var distributedFile = regexp.MustCompile(`__[0-9]+_[0-9]+\.distcp`)
+
+// maxNamedFiles bounds how many files are looked for.
+const maxNamedFiles = 1 << 20
+
+// namedFiles finds the names of files as plain text, for metadata too large to
+// be read otherwise. How long the files are to be is not known then.
+func namedFiles(r io.ReadSeeker) (map[string]int64, error) {
+	if _, err := r.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	files := map[string]int64{}
+	buf := make([]byte, 1<<20)
+	kept := 0 // of the buffer before
+	var last byte
+	for {
+		n, err := io.ReadFull(r, buf[kept:])
+		b := buf[:kept+n]
+		if n > 0 {
+			last = b[len(b)-1]
+		}
+		for _, name := range distributedFile.FindAll(b, -1) {
+			files[string(name)] = 0
+		}
+		if len(files) > maxNamedFiles {
+			return nil, errLargePickle
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		kept = copy(buf, b[max(0, len(b)-64):]) // a name may be cut there
+	}
+	if last != '.' { // the end of a pickle
+		return nil, errPickle
+	}
+	return files, nil
+}
+
+// maxTrainerJSON bounds what is read of the trainer's state and indexes.
+const maxTrainerJSON = 256 << 20
+
+// trainerComplete wants the state, which the trainer writes last, and that all
+// files beside it are whole, and there.
+func trainerComplete(dir string) bool {
+	if readJSON(filepath.Join(dir, "trainer_state.json"), new(json.RawMessage)) != nil {
+		return false
+	}
+	whole := true
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && isDistributed(path):
+			whole = whole && distributedComplete(path)
+			return fs.SkipDir
+		case !d.Type().IsRegular():
+		case checkpointFile(d.Name()):
+			whole = whole && fileComplete(path)
+		case strings.HasSuffix(d.Name(), ".safetensors.index.json") || strings.HasSuffix(d.Name(), ".bin.index.json"):
+			whole = whole && shardsThere(path)
+		}
+		if !whole {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return err == nil && whole
+}
+
+// shardsThere looks for the files that the index of a sharded model names.
+func shardsThere(index string) bool {
+	var of struct {
+		Files map[string]string `json:"weight_map"`
+	}
+	if readJSON(index, &of) != nil {
+		return false
+	}
+	seen := map[string]bool{}
+	for _, name := range of.Files {
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		if !filepath.IsLocal(name) {
+			return false
+		}
+		if _, err := os.Stat(filepath.Join(filepath.Dir(index), name)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func readJSON(path string, to any) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxTrainerJSON))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, to)
+}
