@@ -54,6 +54,7 @@ func (e *environment) remove(which func(name string) bool) {
 type attempt struct {
 	number  int
 	resumed bool   // a work directory holds what an earlier try left
+	from    string // the run of another key that left it; "" if it is this key's
 	params  string // path of the JSON file
 	meta    string // path of the file to append to
 	tty     bool

@@ -23,7 +23,8 @@ type Options struct {
 	Force   bool
 	Fresh   bool
 	NoMount bool
-	Timeout time.Duration // 0: none
+	Retries int           // how often a command that fails is started again
+	Timeout time.Duration // of each try; 0: none
 	Grace   time.Duration // 0: 40 s
 	Accept  string        // a run whose outputs are published under this key; nothing runs
 	Message string        // why, with Accept
@@ -142,6 +143,7 @@ type execution struct {
 	began time.Time
 	sig   *signals
 	id    string // of the run that this call makes
+	try   int    // of this call, from 1
 	gone  string // what was said of a result that is none any more
 }
 
@@ -199,8 +201,7 @@ func (e *execution) miss(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	fault.At(fault.RunLocked)
-	r := &run{execution: e, lock: lock, place: e.s.Place(e.p.Key.String())}
-	return r.do(ctx)
+	return e.tries(ctx, lock)
 }
 
 // askElsewhere takes the key's result from where others put theirs. Both

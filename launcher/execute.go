@@ -46,7 +46,10 @@ func (r *run) execute(ctx context.Context) outcome {
 // sayStart prints the command line before it starts.
 func (r *run) sayStart() {
 	what := fmt.Sprintf("%s runs", r.id)
-	if r.attempt.resumed {
+	switch {
+	case r.attempt.from != "":
+		what = fmt.Sprintf("%s runs (with a copy of the work directories of %s)", r.id, r.attempt.from)
+	case r.attempt.resumed:
 		what = fmt.Sprintf("%s runs (try %d, with the work directories of the last)", r.id, r.attempt.number)
 	}
 	r.say("%s: %s", what, stages.ShellQuote(r.shown))

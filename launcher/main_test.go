@@ -46,6 +46,7 @@ type call struct {
 	Stage   stages.Stage
 	Force   bool
 	Fresh   bool
+	Retries int
 	Mount   bool
 	Curifs  string
 	Accept  string
@@ -77,7 +78,7 @@ func (c call) exec(ctx context.Context, stdout, stderr interface{ Write([]byte) 
 	if err != nil {
 		return nil, err
 	}
-	return Exec(ctx, s, p, Options{Force: c.Force, Fresh: c.Fresh, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
+	return Exec(ctx, s, p, Options{Force: c.Force, Fresh: c.Fresh, Retries: c.Retries, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
 		Timeout: c.Timeout, Grace: c.Grace, Self: self, Stdout: stdout, Stderr: stderr, Environ: c.Environ, Progress: c.progress,
 		Secret: func(n string) (string, bool) { v, ok := c.Secrets[n]; return v, ok }})
 }

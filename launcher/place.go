@@ -86,6 +86,9 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 			return err
 		}
 	}
+	if err := r.beginFrom(ctx); err != nil {
+		return err
+	}
 	for _, w := range r.p.Work {
 		if err := makeDir(filepath.Join(dir, "work", w)); err != nil {
 			return err
@@ -121,9 +124,12 @@ func (r *run) takeWork(ctx context.Context, last lastTry, kept string) error {
 			return fmt.Errorf("%w: %s is still open for writing by %s, which is not of this run: end it, or start with empty work directories (--fresh)", ErrRefused, open, r.s.Writers(open))
 		case found:
 			r.attempt.resumed = true
-			r.attempt.number = last.state.Attempt + 1
+			if r.attempt.from == "" {
+				r.attempt.number = last.state.Attempt + 1
+			}
 		}
 	}
+	r.attempt.number = max(r.attempt.number, r.try)
 	return nil
 }
 

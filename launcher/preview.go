@@ -25,11 +25,15 @@ func Preview(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) ([]st
 		return nil, err
 	}
 	r.places = r.paths(root)
-	if !o.Fresh && len(p.Work) > 0 {
-		if _, err := os.Stat(filepath.Join(r.place.Dir(), "work")); err == nil {
-			if r.places.Resume, err = r.findCheckpoint(); err != nil {
-				return nil, err
-			}
+	work := filepath.Join(r.place.Dir(), "work")
+	if (o.Fresh || !holds(work)) && p.ResumeRun.ID != "" {
+		work = filepath.Join(s.Place(p.ResumeRun.Key).Dir(), "work") // what would be copied
+	} else if o.Fresh {
+		work = ""
+	}
+	if work != "" {
+		if r.places.Resume, err = r.findCheckpoint(work); err != nil {
+			return nil, err
 		}
 	}
 	if err := r.fillArgv(); err != nil {

@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/stages"
 )
 
 // findCheckpoint returns {resume}: the newest complete checkpoint in the work
-// directories, as a path below {root}; "" if there is none.
-func (r *run) findCheckpoint() (string, error) {
-	base := filepath.Join(r.place.Dir(), "work")
+// directories below base, as a path below {root}; "" if there is none.
+func (r *run) findCheckpoint(base string) (string, error) {
 	// takeWork has seen that nobody writes any more.
 	found, err := stages.CheckpointSearch{Dir: base, Work: r.p.Work, Rule: r.p.Resume}.Newest()
 	if err != nil || found.Path == "" {
@@ -27,13 +28,20 @@ func (r *run) findCheckpoint() (string, error) {
 }
 
 // resumedFrom names the record of the run whose work directories this one
-// goes on with.
+// goes on with, and the checkpoint.
 func (r *run) resumedFrom(ctx context.Context, last lastTry) *stages.RecordLink {
-	if !r.attempt.resumed || last.state.Run == "" {
+	id := last.state.Run
+	if r.attempt.from != "" {
+		id = r.attempt.from
+	}
+	if !r.attempt.resumed || id == "" {
 		return nil
 	}
-	link := &stages.RecordLink{Run: last.state.Run}
-	info, err := stages.FindRun(ctx, r.s, last.state.Run)
+	link := &stages.RecordLink{Run: id}
+	if rel, err := filepath.Rel(filepath.Join(r.places.Root, "work"), r.places.Resume); err == nil && r.places.Resume != "" {
+		link.Checkpoint = filepath.ToSlash(rel)
+	}
+	info, err := stages.FindRun(ctx, r.s, id)
 	if err != nil || info.Tree.IsZero() {
 		return link // a lost run has no record
 	}
@@ -46,4 +54,96 @@ func (r *run) resumedFrom(ctx context.Context, last lastTry) *stages.RecordLink 
 	}
 	link.Record = entry.Digest
 	return link
+}
+
+// copiedWork is where a copy of work directories grows until it is whole.
+const copiedWork = "work-copied"
+
+// beginFrom fills the work directories of a key's first try with a copy of
+// those of the run that the stage names. Later tries go on with their own.
+func (r *run) beginFrom(ctx context.Context) error {
+	work := filepath.Join(r.place.Dir(), "work")
+	copied := filepath.Join(r.place.Dir(), copiedWork)
+	if err := removeAll(copied); err != nil { // of a try that was killed
+		return err
+	}
+	if holds(work) {
+		return nil
+	}
+	from := r.p.ResumeRun
+	if from.ID == "" {
+		return r.offerWork(ctx)
+	}
+	lock, err := r.s.Lock(ctx, cas.KeyLock(from.Key), "copying the work directories of "+from.ID, nil)
+	if errors.Is(err, cas.ErrBusy) {
+		return fmt.Errorf("%w: the work directories of %s cannot be copied while somebody has them: %w", ErrRefused, from.ID, err)
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	defer r.keepBeating(lock)()
+	if err := r.copyWork(ctx, from, copied); err != nil {
+		return err
+	}
+	// All of them appear at once: half of what a run left is not what it left.
+	if err := removeAll(work); err != nil {
+		return err
+	}
+	if err := os.Rename(copied, work); err != nil {
+		return fmt.Errorf("put the copied work directories in place: %w", err)
+	}
+	r.attempt.from = from.ID
+	return nil
+}
+
+// copyWork copies the work directories that this stage has too to dst.
+func (r *run) copyWork(ctx context.Context, from stages.Run, dst string) error {
+	src := filepath.Join(r.s.Place(from.Key).Dir(), "work")
+	if err := makeDir(dst); err != nil {
+		return err
+	}
+	progress, clear := r.o.Progress("copying the work directories of " + from.ID)
+	defer clear()
+	any := false
+	for _, w := range r.p.Work {
+		dir := filepath.Join(src, w)
+		if !slices.Contains(from.Work, w) || !holds(dir) {
+			continue
+		}
+		open, err := firstOpenForWriting(ctx, dir)
+		if err != nil {
+			return err
+		}
+		if open != "" {
+			return fmt.Errorf("%w: %s is still open for writing by %s: end it first", ErrRefused, open, r.s.Writers(open))
+		}
+		if err := cas.CopyDir(ctx, dir, filepath.Join(dst, w), progress); err != nil {
+			return err
+		}
+		any = true
+	}
+	if !any {
+		return fmt.Errorf("%w: nothing is left in the work directories of %s (%s): leave --resume-from out, or name another run", cas.ErrNotFound, from.ID, src)
+	}
+	return nil
+}
+
+// offerWork tells a person whose new key begins with empty work directories
+// how to go on with those of an earlier run.
+func (r *run) offerWork(ctx context.Context) error {
+	if r.o.Fresh || len(r.p.Work) == 0 {
+		return nil
+	}
+	run, ok, err := stages.LeftWork(ctx, r.s, r.p, func(run stages.Run) bool {
+		dir := filepath.Join(r.s.Place(run.Key).Dir(), "work")
+		return slices.ContainsFunc(r.p.Work, func(w string) bool {
+			return slices.Contains(run.Work, w) && holds(filepath.Join(dir, w))
+		})
+	})
+	if err != nil || !ok {
+		return err
+	}
+	r.say("the work directories are empty; %s left some, and --resume-from %s begins with a copy of them", run.ID, run.ID)
+	return nil
 }

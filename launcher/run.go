@@ -182,7 +182,7 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	r.places = r.paths(root)
 	if r.attempt.resumed {
-		if r.places.Resume, err = r.findCheckpoint(); err != nil {
+		if r.places.Resume, err = r.findCheckpoint(filepath.Join(r.place.Dir(), "work")); err != nil {
 			return err
 		}
 	}

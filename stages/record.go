@@ -122,8 +122,9 @@ type RecordOutput struct {
 
 // RecordLink names another run's record.
 type RecordLink struct {
-	Run    string     `json:"run"`
-	Record cas.Digest `json:"record"` // of its record.json
+	Run        string     `json:"run"`
+	Record     cas.Digest `json:"record"`               // of its record.json
+	Checkpoint string     `json:"checkpoint,omitempty"` // of it, that {resume} was: NAME/PATH of a work directory
 }
 
 // Acceptance says that nothing ran: the outputs are another run's, published

@@ -45,6 +45,8 @@ type stageOptions struct {
 	timeoutText, graceText        string
 	force, fresh, noMount, dryRun bool
 	accept, message               string
+	resumeFrom                    string
+	retries                       int
 }
 
 // declare adds the options that make the stage's key.
@@ -70,11 +72,13 @@ func (o *stageOptions) declare(a *app, c *cobra.Command) {
 	f.BoolVar(&o.cleanEnv, "clean-env", false, "hand over only the named variables and those that every program needs")
 	f.StringVar(&o.stdin, "stdin", "", "what the command reads, a `REF` or - for the caller's; keyed (default: /dev/null)")
 	f.BoolVar(&o.shell, "shell", false, "the command is one argument for sh -c")
+	f.StringVar(&o.resumeFrom, "resume-from", "", "begin with a copy of the work directories of `RUN`, whatever its key; keyed")
 	for name, complete := range map[string]completer{
 		"name": a.completeStages, "in": a.completeInputs, "in-rw": a.completeInputs, "publish": a.completePublish,
 		"out": cobra.NoFileCompletions, "optional-out": cobra.NoFileCompletions, "work": cobra.NoFileCompletions,
 		"meta": cobra.NoFileCompletions, "param": cobra.NoFileCompletions, "op-param": cobra.NoFileCompletions,
-		"env": completeEnv, "tool": cobra.NoFileCompletions,
+		"resume-from": a.completeRuns,
+		"env":         completeEnv, "tool": cobra.NoFileCompletions,
 		"stdin": func(_ *cobra.Command, _ []string, word string) ([]string, cobra.ShellCompDirective) {
 			return a.refs(word), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 		},
@@ -88,6 +92,7 @@ func (o *stageOptions) declareRun(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.timeoutText, "timeout", "", "end the command after a time `D`, such as 90s, 2h or 1d")
 	f.StringVar(&o.graceText, "grace", "", "how long `D` it may take to end before it is killed (default 40s)")
+	f.IntVar(&o.retries, "retries", 0, "start a command that fails again, up to `N` times, with what it left")
 	f.BoolVar(&o.force, "force", false, "run although cached; replaces the result")
 	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
 	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
@@ -128,7 +133,7 @@ func optionBeforeDash(c *cobra.Command) (name string) {
 func (o *stageOptions) stage(a *app, command []string) (stages.Stage, error) {
 	st := stages.Stage{
 		Name: o.name, Command: command, Shell: o.shell, Work: o.work, Code: o.code, Tools: o.tool,
-		CleanEnv: o.cleanEnv, Stdin: o.stdin, Environ: os.Environ(),
+		CleanEnv: o.cleanEnv, Stdin: o.stdin, Environ: os.Environ(), ResumeFrom: o.resumeFrom,
 	}
 	if o.name == "" {
 		return st, usagef("curi stage wants a name for the stage: --name NAME, such as --name train")

@@ -116,13 +116,15 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 
 func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, error) {
 	opts := launcher.Options{
-		Force: o.force, Fresh: o.fresh, Curi: version(), Accept: o.accept, Message: o.message,
+		Force: o.force, Fresh: o.fresh, Retries: o.retries, Curi: version(), Accept: o.accept, Message: o.message,
 		Stdout: a.out, Stderr: a.err, Log: a.logger(), Quiet: a.quiet,
 		Secret: os.LookupEnv, Environ: os.Environ(), Progress: a.progress,
 	}
 	switch {
 	case o.accept != "" && (o.force || o.fresh || o.dryRun):
 		return opts, usagef("curi stage exec --accept runs nothing: leave --force, --fresh and --dry-run out")
+	case o.retries < 0:
+		return opts, usagef("curi stage exec --retries %d: say how often, 0 or more", o.retries)
 	case o.message != "" && o.accept == "":
 		return opts, usagef("curi stage exec -m says why with --accept RUN; there is no --accept")
 	}
