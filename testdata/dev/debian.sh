@@ -28,6 +28,12 @@ need h5dump hdf5-tools
 need rsync rsync
 need zip zip
 need unzip unzip
+# Launchers of ranks, and a Slurm of one node (testdata/dev/slurm.sh).
+need slurmctld slurmctld
+need slurmd slurmd
+need sbatch slurm-client
+need munged munge
+need mpirun openmpi-bin
 if ! python3 -c 'import venv, ensurepip' >/dev/null 2>&1; then
     missing="$missing python3 python3-venv"
 fi

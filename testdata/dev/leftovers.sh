@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs a command and fails if it leaves mounts, network namespaces or servers
-# behind: curifs, the helper curi-bucket, the S3 server of tests.
+# behind: curifs, the helper curi-bucket, the S3 server and the Slurm of tests.
 set -eu
 
 state() {
@@ -11,7 +11,7 @@ state() {
     for comm in /proc/[0-9]*/comm; do
         name=$(cat "$comm" 2>/dev/null) || continue
         case $name in
-        curifs | curi-bucket | versitygw)
+        curifs | curi-bucket | versitygw | munged | slurmctld | slurmd | slurmstepd)
             pid=$(basename "$(dirname "$comm")")
             # One that has ended and that nobody waited for runs no more.
             ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null || continue
