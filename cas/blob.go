@@ -35,14 +35,25 @@ func (b *Blob) Check() error {
 }
 
 // OpenBlob opens a blob for reading: a local file, else a reference, which is
-// checked by size, mtime, ctime and inode ([ErrChanged]). Missing: [ErrNotFound].
+// checked by size, mtime, ctime and inode ([ErrChanged]), else one of a lazy
+// tree that was gone through before, which is brought here whole. Missing:
+// [ErrNotFound].
 func (s *Store) OpenBlob(ctx context.Context, d Digest) (*Blob, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	f, err := os.Open(s.blobPath(d))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.openReference(d)
+		b, rerr := s.openReference(d)
+		if !errors.Is(rerr, ErrNotFound) {
+			return b, rerr
+		}
+		if lerr := s.lazyBlob(ctx, d); errors.Is(lerr, ErrNotFound) {
+			return nil, rerr
+		} else if lerr != nil {
+			return nil, fmt.Errorf("open blob %s: %w", d, lerr)
+		}
+		f, err = os.Open(s.blobPath(d))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open blob %s: %w", d, storeError(err))

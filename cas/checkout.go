@@ -42,6 +42,11 @@ func (s *Store) Checkout(ctx context.Context, tree Digest, dir string, o Checkou
 	if err != nil {
 		return fmt.Errorf("check out to %s: %w", dir, err)
 	}
+	release, err := s.wholeTree(ctx, tree, o.Progress)
+	if err != nil {
+		return fmt.Errorf("check out to %s: %w", dir, err)
+	}
+	defer release()
 	c := &checkout{s: s, o: o, dir: dir}
 	if err := c.run(ctx, tree, dir); err != nil {
 		return fmt.Errorf("check out to %s: %w", dir, checkoutSpace(err))

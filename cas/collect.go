@@ -19,7 +19,7 @@ type CollectOptions struct {
 	Expire     func(Ref, time.Time) bool
 	PlaceAge   time.Duration // inactive places in which nothing changed for this long go with their work directories; 0: none
 	StagingAge time.Duration // abandoned staging older than this goes
-	PartialAge time.Duration // partial blobs that nobody opened for this long go; 0: none but those that are stored whole
+	PartialAge time.Duration // partial blobs, and lazy trees that nothing names, that nobody opened for this long go; 0: none but those that are stored whole
 	Progress   Progress      // files are blobs
 }
 
@@ -141,6 +141,11 @@ func (c *collector) roots(ctx context.Context, expired map[string]expiry) ([]roo
 	if err != nil {
 		return nil, err
 	}
+	lazy, err := c.recentLazy(ctx)
+	if err != nil {
+		return nil, err
+	}
+	held = append(held, lazy...)
 	for _, r := range named {
 		if _, gone := expired[r.by]; !gone {
 			held = append(held, r)

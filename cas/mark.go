@@ -92,7 +92,7 @@ func (s *Store) heldRoots(ctx context.Context, placeAge time.Duration, void func
 		need := func(d Digest, what string) {
 			// What a run reads, its pin has. A place whose trees are gone may be
 			// held by another collection, which is about to remove it.
-			if !d.IsZero() && s.HasTree(d) {
+			if !d.IsZero() && s.needTree(d) == nil {
 				roots = append(roots, root{d, "place " + p.short + " " + what})
 			}
 		}
@@ -197,10 +197,11 @@ type marker struct {
 	s     *Store
 	trees map[Digest]bool
 	blobs map[Digest]bool
+	lazy  map[Digest]bool // trees that are not here whole
 }
 
 func (s *Store) newMarker() *marker {
-	return &marker{s, map[Digest]bool{}, map[Digest]bool{}}
+	return &marker{s, map[Digest]bool{}, map[Digest]bool{}, map[Digest]bool{}}
 }
 
 // mark marks everything below the roots. A tree that is missing or damaged
@@ -221,7 +222,12 @@ func (m *marker) tree(ctx context.Context, d Digest, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("tree %s: nested too deep: %w", d, ErrCorrupt)
 	}
-	t, err := m.s.Tree(ctx, d)
+	t, err := m.s.storedTree(ctx, d)
+	if errors.Is(err, ErrNotFound) && m.s.HasLazyTree(d) {
+		m.lazy[d] = true
+		m.s.lazyCame(d, func(b Digest) { m.blobs[b] = true })
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.s.treePath(d), err)
 	}

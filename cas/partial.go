@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"sync"
@@ -167,11 +168,12 @@ func (p *Partial) recheck(ctx context.Context) error {
 }
 
 func (p *Partial) count() {
-	p.missing = 0
-	for g := range groups(p.size) {
-		if p.present[g/8]&(1<<(g%8)) == 0 {
-			p.missing++
-		}
+	p.missing = groups(p.size)
+	if over := p.missing % 8; over != 0 { // what stands behind the last group means nothing
+		p.present[len(p.present)-1] &= 1<<over - 1
+	}
+	for _, x := range p.present {
+		p.missing -= int64(bits.OnesCount8(x))
 	}
 }
 

@@ -136,9 +136,10 @@ func (s *Store) writeRef(ctx context.Context, r Ref, write func(string, []byte) 
 	return write(s.refPath(r.Name), b)
 }
 
-// needTree checks that a tree is stored; the caller has the right to commit.
+// needTree checks that a tree is stored or lazy; the caller has the right to
+// commit.
 func (s *Store) needTree(d Digest) error {
-	if !s.HasTree(d) {
+	if !s.HasTree(d) && !s.HasLazyTree(d) {
 		return fmt.Errorf("tree %s is not stored: %w", d, ErrNotFound)
 	}
 	return nil

@@ -23,7 +23,7 @@ func (s *Store) ResolvePrefix(ctx context.Context, prefix string) (d Digest, isT
 		return d, false, fmt.Errorf("digest %q: want %d to %d hex digits: %w", prefix, MinPrefix, 2*DigestSize, ErrInvalid)
 	}
 	found := map[Digest]bool{}
-	for _, room := range []string{"references", "blobs", "trees"} {
+	for _, room := range []string{"references", "blobs", "trees", "lazy"} {
 		if err := ctx.Err(); err != nil {
 			return d, false, err
 		}
@@ -33,7 +33,7 @@ func (s *Store) ResolvePrefix(ctx context.Context, prefix string) (d Digest, isT
 		}
 		for _, name := range names {
 			if d, err := ParseDigest(name); err == nil {
-				found[d] = room == "trees"
+				found[d] = room == "trees" || room == "lazy"
 			}
 		}
 	}

@@ -29,7 +29,7 @@ const storeFile = "curi-store.json"
 // needed: tools that copy stores lose empty directories.
 var storeDirs = []string{
 	"blobs", "outboards", "trees", "references", "refs", "pins", "locks",
-	"staging", "at", "views", "mounts", "quarantine", "index", "remotes", "partial",
+	"staging", "at", "views", "mounts", "quarantine", "index", "remotes", "partial", "lazy",
 }
 
 // Modes in a store that is shared by a group, whatever the umask: the
@@ -55,6 +55,9 @@ type Store struct {
 	owner   *owner
 	created bool
 	log     *slog.Logger
+
+	remotes Remotes // nil: none can be read
+	lazy    lazyTrees
 }
 
 // owner is whose a private store is: root, who works in it too, gives him what
@@ -263,8 +266,12 @@ func (s *Store) Owner() (uid, gid int, ok bool) {
 	return s.owner.uid, s.owner.gid, true
 }
 
-// Close releases what the Store holds; its locks, pins and blobs are separate.
-func (s *Store) Close() error { return nil }
+// Close releases what the Store holds, and puts what was read lazily where it
+// stays; its locks, pins and blobs are separate.
+func (s *Store) Close() error {
+	s.lazy.close()
+	return nil
+}
 
 // path is where the store keeps what has the digest d, in the directory room.
 func (s *Store) path(room string, d Digest) string {

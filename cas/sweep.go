@@ -30,6 +30,9 @@ func (c *collector) sweep(ctx context.Context) error {
 	if err := c.sweepViews(ctx); err != nil {
 		return err
 	}
+	if err := c.sweepLazy(ctx); err != nil {
+		return err
+	}
 	if err := c.sweepTrees(ctx); err != nil {
 		return err
 	}
@@ -67,7 +70,7 @@ func (c *collector) sweepTrees(ctx context.Context) error {
 	below := map[Digest][]Digest{}
 	named := map[Digest]int{} // how many that are still there name it
 	for _, d := range all {
-		t, err := c.s.Tree(ctx, d)
+		t, err := c.s.storedTree(ctx, d)
 		if err != nil {
 			continue // nobody can rely on it
 		}

@@ -2,6 +2,7 @@ package cas
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 )
@@ -22,6 +23,9 @@ func (s *Store) Head(ctx context.Context, tree Digest) (TreeHead, error) {
 		return TreeHead{}, err
 	}
 	b, err := s.readTree(tree)
+	if errors.Is(err, ErrNotFound) {
+		return s.lazyHead(ctx, tree)
+	}
 	if err != nil {
 		return TreeHead{}, fmt.Errorf("read tree %s: %w", tree, err)
 	}
@@ -38,6 +42,19 @@ func (s *Store) Head(ctx context.Context, tree Digest) (TreeHead, error) {
 		return TreeHead{}, fmt.Errorf("read tree %s: %w", tree, err)
 	}
 	head.File, head.Entry, err = s.singleFile(ctx, tree, t)
+	return head, err
+}
+
+// lazyHead is Head for a tree that is not here whole.
+func (s *Store) lazyHead(ctx context.Context, tree Digest) (TreeHead, error) {
+	t, err := s.Tree(ctx, tree)
+	if err != nil {
+		return TreeHead{}, err
+	}
+	head := TreeHead{Attrs: t.Attrs}
+	if t.Single {
+		head.File, head.Entry, err = s.singleFile(ctx, tree, t)
+	}
 	return head, err
 }
 

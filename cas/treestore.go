@@ -13,9 +13,22 @@ import (
 	"github.com/curi-store/curi/internal/fault"
 )
 
-// Tree reads and verifies a tree. Missing: [ErrNotFound]; bytes that do not
-// match the digest: [ErrCorrupt]. The result is the caller's.
+// Tree reads and verifies a tree, a lazy one from its remote. Missing:
+// [ErrNotFound]; bytes that do not match the digest: [ErrCorrupt]. The result
+// is the caller's.
 func (s *Store) Tree(ctx context.Context, d Digest) (*Tree, error) {
+	t, err := s.storedTree(ctx, d)
+	if !errors.Is(err, ErrNotFound) {
+		return t, err
+	}
+	if t, lerr := s.lazyTree(ctx, d); !errors.Is(lerr, ErrNotFound) {
+		return t, lerr
+	}
+	return nil, err
+}
+
+// storedTree is Tree for trees that are here whole.
+func (s *Store) storedTree(ctx context.Context, d Digest) (*Tree, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}

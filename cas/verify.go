@@ -272,7 +272,7 @@ func (v *verification) tree(ctx context.Context, d Digest) error {
 		v.found(d, finding{reason: unreadable(err)})
 		return nil
 	}
-	t, err := v.s.Tree(ctx, d)
+	t, err := v.s.storedTree(ctx, d)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -321,7 +321,7 @@ func (v *verification) names(ctx context.Context) (unreadable []BadBlob) {
 		unreadable = append(unreadable, BadBlob{Reason: err.Error(), UsedBy: []string{}})
 	}
 	for _, r := range roots {
-		if !v.s.HasTree(r.tree) {
+		if v.s.needTree(r.tree) != nil {
 			v.found(r.tree, finding{reason: "the tree is missing"})
 		}
 	}

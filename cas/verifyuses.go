@@ -1,6 +1,9 @@
 package cas
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // maxUses bounds how many uses of one bad thing are listed.
 const maxUses = 100
@@ -38,7 +41,16 @@ func (u *useFinder) look(ctx context.Context, d Digest, at string) (clean bool, 
 		clean = false
 		u.note(f, at)
 	}
-	t, err := u.v.s.Tree(ctx, d)
+	t, err := u.v.s.storedTree(ctx, d)
+	if errors.Is(err, ErrNotFound) {
+		u.v.s.lazyCame(d, func(b Digest) {
+			if f := u.v.bad[b]; f != nil {
+				clean = false
+				u.note(f, at)
+			}
+		})
+		return clean, nil
+	}
 	if err != nil {
 		return false, ctx.Err() // it is among the bad
 	}

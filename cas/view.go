@@ -43,6 +43,11 @@ func (s *Store) View(ctx context.Context, tree Digest) (string, error) {
 // Of a large tree just the directory that name lies in is made a view of,
 // unless links in it lead out of it.
 func (s *Store) PathOf(ctx context.Context, tree Digest, name string) (string, error) {
+	release, err := s.wholeTree(ctx, tree, nil)
+	if err != nil {
+		return "", err
+	}
+	defer release()
 	if _, err := os.Stat(s.viewPath(tree)); err != nil {
 		if dir, base := path.Split(path.Clean("/" + name)); dir != "/" {
 			e, err := s.Lookup(ctx, tree, dir)
@@ -99,6 +104,11 @@ func (s *Store) isClosed(ctx context.Context, tree Digest) (bool, error) {
 func (s *Store) viewPath(tree Digest) string { return filepath.Join(s.dir, "views", tree.String()) }
 
 func (s *Store) makeView(ctx context.Context, tree Digest, path string) error {
+	release, err := s.wholeTree(ctx, tree, nil)
+	if err != nil {
+		return err
+	}
+	defer release()
 	pin, err := s.Pin(ctx, "a view", tree)
 	if err != nil {
 		return err

@@ -61,7 +61,7 @@ func openHelper(ctx context.Context, program, url string) (Bucket, error) {
 		if text := said.String(); text != "" {
 			err = fmt.Errorf("%w: %s", err, text)
 		}
-		h.broken(fmt.Errorf("%s ended: %w", program, err))
+		h.broken(&helperEnded{fmt.Errorf("%s ended: %w", program, err)})
 	}()
 	if _, err := h.ask(ctx, askOpen, []byte(url)); err != nil {
 		h.Close()
@@ -69,6 +69,11 @@ func openHelper(ctx context.Context, program, url string) (Bucket, error) {
 	}
 	return h, nil
 }
+
+// helperEnded is the error of all requests once the helper is gone by itself.
+type helperEnded struct{ error }
+
+func (e *helperEnded) Unwrap() error { return e.error }
 
 // Close ends the helper, and waits until it is gone.
 func (h *helperBucket) Close() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -38,33 +39,96 @@ func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi 
 	behind := n.place.at + n.Size
 	k := lo / segmentSize
 	lower := segmentNodes(n.Size, k)
-	parts := []struct {
-		span
-		to []byte
-	}{
-		{span{n.place.at + lo, n.place.at + hi}, make([]byte, hi-lo)},
-		{span{behind, behind + upperLen(n.Size)}, nil},
-		{span{behind + lower, behind + lower + nodesBelow(min(segmentSize, n.Size-k*segmentSize))}, nil},
-	}
-	err := each(ctx, len(parts), len(parts), func(ctx context.Context, i int) error {
-		q := &parts[i]
-		if q.to == nil {
-			q.to = make([]byte, q.hi-q.lo)
+	upperAt := span{behind, behind + upperLen(n.Size)}
+	lowerAt := span{behind + lower, behind + lower + nodesBelow(min(segmentSize, n.Size-k*segmentSize))}
+	upper, under := rc.nodes.find(upperAt), rc.nodes.find(lowerAt)
+	var data []byte
+	err := each(ctx, 2, 2, func(ctx context.Context, i int) (err error) {
+		if i == 0 {
+			data, err = rc.readSpan(ctx, span{n.place.at + lo, n.place.at + hi})
+			return err
 		}
-		if len(q.to) == 0 {
-			return nil
+		// Those that lie beside each other share chunks.
+		var want []span
+		if upper == nil && upperAt.lo < upperAt.hi {
+			want = append(want, upperAt)
 		}
-		r := rc.read(ctx, []span{q.span})
-		defer r.Close()
-		_, err := io.ReadFull(r, q.to)
-		return cutOff(rc.key, err)
+		if under == nil && lowerAt.lo < lowerAt.hi {
+			want = append(want, lowerAt)
+		}
+		both, err := rc.readSpans(ctx, want)
+		if upper == nil {
+			upper, both = both[:upperAt.hi-upperAt.lo], both[upperAt.hi-upperAt.lo:]
+		}
+		if under == nil {
+			under = both
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
-	nodes.put(0, parts[1].to)
-	nodes.put(lower, parts[2].to)
-	return p.Add(parts[0].to, lo, nodes)
+	nodes.put(0, upper)
+	nodes.put(lower, under)
+	if err := p.Add(data, lo, nodes); err != nil {
+		return err
+	}
+	rc.nodes.add(upperAt, upper)
+	rc.nodes.add(lowerAt, under)
+	return nil
+}
+
+// readSpan reads a part of the file stream.
+func (rc *Recipe) readSpan(ctx context.Context, at span) ([]byte, error) {
+	if at.lo == at.hi {
+		return []byte{}, nil
+	}
+	return rc.readSpans(ctx, []span{at})
+}
+
+// readSpans reads several, which ascend, joined.
+func (rc *Recipe) readSpans(ctx context.Context, spans []span) ([]byte, error) {
+	n := int64(0)
+	for _, at := range spans {
+		n += at.hi - at.lo
+	}
+	b := make([]byte, n)
+	if n == 0 {
+		return b, nil
+	}
+	r := rc.read(ctx, spans)
+	defer r.Close()
+	_, err := io.ReadFull(r, b)
+	return b, cutOff(rc.key, err)
+}
+
+// nodeCache keeps nodes that verified something: who reads here and there in a
+// segment needs those of the segment again and again.
+type nodeCache struct {
+	mu    sync.Mutex
+	nodes map[span][]byte
+	bytes int
+}
+
+// maxNodes bounds what a recipe keeps of nodes, in bytes.
+const maxNodes = 8 << 20
+
+func (c *nodeCache) find(at span) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[at]
+}
+
+func (c *nodeCache) add(at span, b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.nodes[at]; ok || len(b) == 0 {
+		return
+	}
+	if c.bytes += len(b); c.bytes > maxNodes || c.nodes == nil {
+		c.nodes, c.bytes = map[span][]byte{}, len(b)
+	}
+	c.nodes[at] = b
 }
 
 // sparseNodes is an outboard of which some nodes are there, taken from the
@@ -150,16 +214,16 @@ func (rc *Recipe) ReadSmall(ctx context.Context, n Node) ([]byte, error) {
 	if !n.IsRegular() || n.Size > cas.MinOutboard {
 		return nil, fmt.Errorf("read %q: it is no small file: %w", n.Name, cas.ErrInvalid)
 	}
-	b := make([]byte, n.Size)
-	if n.Size > 0 {
-		r := rc.read(ctx, []span{{n.place.at, n.place.at + n.Size}})
-		defer r.Close()
-		if _, err := io.ReadFull(r, b); err != nil {
-			return nil, cutOff(rc.key, err)
-		}
+	b, err := rc.readSpan(ctx, span{n.place.at, n.place.at + n.Size})
+	if err != nil {
+		return nil, err
 	}
+	return b, checkSmall(n, b)
+}
+
+func checkSmall(n Node, b []byte) error {
 	if cas.Sum(b) != n.Digest {
-		return nil, fmt.Errorf("file %s: what the remote has in its place does not match: %w", n.Digest, cas.ErrCorrupt)
+		return fmt.Errorf("file %s: what the remote has in its place does not match: %w", n.Digest, cas.ErrCorrupt)
 	}
-	return b, nil
+	return nil
 }

@@ -22,6 +22,9 @@ type Recipe struct {
 	b    Bucket
 	key  string
 	head *recipeHead
+	keep *cas.Pages // where what is read of it is kept; nil: nowhere
+
+	nodes nodeCache
 
 	mu     sync.Mutex
 	begin  []byte // the first bytes of the recipe
@@ -36,40 +39,72 @@ const maxHeld = 64 << 20
 // Recipe opens the recipe of a tree; [cas.ErrNotFound] if the remote has none.
 // It costs one request, two for trees of several hundred thousand files.
 func (r *Remote) Recipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
-	return r.recipe(ctx, root, firstRead)
+	return openRecipe(ctx, r.b, root, firstRead, nil)
 }
 
-func (r *Remote) recipe(ctx context.Context, root cas.Digest, first int) (*Recipe, error) {
+// openRecipe opens a recipe, by a first read of so many bytes, and keeps what
+// is read of it in keep, unless that is nil.
+func openRecipe(ctx context.Context, b Bucket, root cas.Digest, first int, keep *cas.Pages) (*Recipe, error) {
 	var rc *Recipe
 	err := again(ctx, func() (err error) {
-		rc, err = r.openRecipe(ctx, root, first)
+		rc = &Recipe{b: b, key: recipeKey(root), keep: keep, pages: map[int64][]byte{}, parsed: map[int][]pageTree{}}
+		err = rc.open(ctx, root, first)
+		if errors.Is(err, cas.ErrCorrupt) && keep != nil {
+			keep.Clear() // it may be what is damaged
+		}
 		return err
 	})
-	return rc, err
-}
-
-func (r *Remote) openRecipe(ctx context.Context, root cas.Digest, first int) (*Recipe, error) {
-	rc := &Recipe{b: r.b, key: recipeKey(root), pages: map[int64][]byte{}, parsed: map[int][]pageTree{}}
-	rc.begin = make([]byte, first)
-	n, err := r.b.ReadAt(ctx, rc.key, rc.begin, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	rc.begin = rc.begin[:n]
-	stored, raw, size, err := parseFixed(rc.begin, root)
 	if err != nil {
 		return nil, err
+	}
+	return rc, nil
+}
+
+func (rc *Recipe) open(ctx context.Context, root cas.Digest, first int) error {
+	if rc.keep != nil {
+		rc.begin = rc.keep.Read(0)
+	}
+	if rc.begin == nil {
+		b := make([]byte, first)
+		n, err := rc.b.ReadAt(ctx, rc.key, b, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		rc.begin = b[:n]
+		if rc.keep != nil {
+			rc.keep.Write(0, rc.begin)
+		}
+	}
+	stored, raw, size, err := parseFixed(rc.begin, root)
+	if err != nil {
+		return err
 	}
 	packed, err := rc.bytes(ctx, recipeFixed, int64(stored))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	head := make([]byte, raw)
 	if err := zstdInto(head, packed); err != nil {
-		return nil, fmt.Errorf("recipe of %s: %w", root.Short(), err)
+		return fmt.Errorf("recipe of %s: %w", root.Short(), err)
 	}
 	rc.head, err = parseHead(head, root, recipeFixed+int64(stored), size)
-	return rc, err
+	return err
+}
+
+// Keep keeps the first read of the recipe in s, which knows the remote by that
+// name: [cas.Store.Adopt] then asks nothing that is in it.
+func (rc *Recipe) Keep(ctx context.Context, s *cas.Store, remote string) error {
+	pages, err := s.KeepPages(ctx, remote, rc.head.root)
+	if err != nil {
+		return err
+	}
+	rc.mu.Lock()
+	begin := rc.begin
+	rc.mu.Unlock()
+	if begin != nil {
+		pages.Write(0, begin)
+	}
+	return nil
 }
 
 // Root is the tree that the recipe is of.
@@ -101,11 +136,38 @@ func (rc *Recipe) bytes(ctx context.Context, at, n int64) ([]byte, error) {
 	if at < int64(len(begin)) {
 		k = copy(p, begin[at:])
 	}
-	m, err := rc.b.ReadAt(ctx, rc.key, p[k:], at+int64(k))
-	if err != nil && !(errors.Is(err, io.EOF) && k+m == len(p)) {
-		return nil, cutOff(rc.key, err)
+	return p, rc.fill(ctx, p[k:], at+int64(k))
+}
+
+// fill reads a part of the recipe, from what is kept of it if it is there.
+func (rc *Recipe) fill(ctx context.Context, p []byte, at int64) error {
+	if rc.keep != nil {
+		if b := rc.keep.Read(at); len(b) == len(p) {
+			copy(p, b)
+			return nil
+		}
 	}
-	return p, nil
+	n, err := rc.b.ReadAt(ctx, rc.key, p, at)
+	if err != nil && !(errors.Is(err, io.EOF) && n == len(p)) {
+		return cutOff(rc.key, err)
+	}
+	if rc.keep != nil {
+		rc.keep.Write(at, p)
+	}
+	return nil
+}
+
+// distrust forgets the stored form of a part: it may be what is damaged.
+func (rc *Recipe) distrust(at int64) {
+	rc.mu.Lock()
+	begin := int64(len(rc.begin))
+	rc.begin = nil
+	rc.mu.Unlock()
+	if rc.keep != nil {
+		for _, at := range []int64{0, at, max(at, begin)} {
+			rc.keep.Drop(at)
+		}
+	}
 }
 
 // page returns a page, decompressed.
@@ -123,9 +185,7 @@ func (rc *Recipe) page(ctx context.Context, at, stored int64, raw int) ([]byte, 
 			return err
 		}
 		if err := zstdInto(p, packed); err != nil {
-			rc.mu.Lock()
-			rc.begin = nil // it may be what was damaged
-			rc.mu.Unlock()
+			rc.distrust(at)
 			return fmt.Errorf("%s, page at %d: %w", rc.key, at, err)
 		}
 		return nil

@@ -48,14 +48,20 @@ func (r *Remote) pull(ctx context.Context, s *cas.Store, root cas.Digest, o Pull
 	if err != nil {
 		return nil, err
 	}
+	return pullRecipe(ctx, s, rc, o)
+}
+
+func pullRecipe(ctx context.Context, s *cas.Store, rc *Recipe, o PullOptions) (*cas.Added, error) {
 	p := &puller{ctx: ctx, rc: rc, s: s, progress: o.Progress, files: map[cas.Digest]Node{}}
 	w := treeWalk{rc: rc, seen: map[cas.Digest]bool{}, file: p.need, dir: p.tree}
 	if err := w.walk(ctx, rc.Root(), 0); err != nil {
 		return nil, err
 	}
-	if p.in, err = s.NewIntake(); err != nil {
+	in, err := s.NewIntake()
+	if err != nil {
 		return nil, err
 	}
+	p.in = in
 	defer p.in.Close()
 	for round := 0; ; round++ {
 		if err := p.fetch(); err != nil {

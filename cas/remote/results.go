@@ -51,7 +51,7 @@ const resultRead = 256 << 10
 // ResultRecipe is [Remote.Recipe], for the tree of a result: its record is one
 // more request away.
 func (r *Remote) ResultRecipe(ctx context.Context, root cas.Digest) (*Recipe, error) {
-	return r.recipe(ctx, root, resultRead)
+	return openRecipe(ctx, r.b, root, resultRead, nil)
 }
 
 // PublishResult makes info.Tree, whose recipe is there, the result of a key.

@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -29,6 +30,7 @@ type app struct {
 	stopSignals func() // gives the signals back to who handles them better
 	cfg         *config
 	opened      *cas.Store
+	reader      *remote.Reader // of what only remotes have
 	proj        *stages.Project
 }
 
@@ -87,6 +89,8 @@ func (a *app) openStore(ctx context.Context, create bool) (*cas.Store, error) {
 		return nil, fmt.Errorf("store from %s: %w", from, err)
 	}
 	a.opened = s
+	a.reader = remote.NewReader(s, remote.BucketOptions{Helper: helperBeside(), Logger: a.logger()})
+	s.UseRemotes(a.reader)
 	if s.Created() {
 		a.firstUse(ctx, s)
 	}
@@ -147,5 +151,6 @@ func (a *app) stdin(ctx context.Context) io.Reader {
 func (a *app) close() {
 	if a.opened != nil {
 		a.opened.Close()
+		a.reader.Close()
 	}
 }

@@ -1,0 +1,261 @@
+package cas
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// LazyTree is an open lazy tree. It may be used by several goroutines at once,
+// and need not be closed: the store keeps it.
+type LazyTree struct {
+	s       *Store
+	root    Digest
+	remotes []string
+	pages   *Pages
+	keep    *keeper
+
+	opening chan struct{} // holds a value unless somebody opens src
+
+	mu  sync.Mutex
+	src RemoteTree // nil until it is needed
+}
+
+// lazyTrees are the lazy trees that a store has open.
+type lazyTrees struct {
+	mu    sync.Mutex
+	open  map[Digest]*LazyTree
+	index map[Digest]lazySpot
+}
+
+// lazySpot is where a directory or a file was met.
+type lazySpot struct {
+	tree  *LazyTree
+	entry LazyEntry
+}
+
+// OpenLazyTree opens a lazy tree; [ErrNotFound] if the store knows no remote
+// that has it. The remote is not asked before something of the tree is.
+func (s *Store) OpenLazyTree(ctx context.Context, tree Digest) (*LazyTree, error) {
+	s.lazy.mu.Lock()
+	t := s.lazy.open[tree]
+	s.lazy.mu.Unlock()
+	if t != nil {
+		return t, ctx.Err()
+	}
+	remotes, err := s.LazyRemotes(tree)
+	if err != nil {
+		return nil, err
+	}
+	return s.openLazy(ctx, tree, remotes)
+}
+
+// OpenTreeOf is OpenLazyTree for a tree that remote has. What is read of it is
+// kept where the store can be written to.
+func (s *Store) OpenTreeOf(ctx context.Context, remote string, tree Digest) (*LazyTree, error) {
+	if err := s.noteLazy(ctx, remote, tree); err != nil && !cannotWrite(err) {
+		return nil, err
+	}
+	return s.openLazy(ctx, tree, []string{remote})
+}
+
+func (s *Store) openLazy(ctx context.Context, tree Digest, remotes []string) (*LazyTree, error) {
+	if s.remotes == nil {
+		return nil, fmt.Errorf("tree %s lies on remote %s, and this program reads no remotes: %w", tree, remotes[0], ErrNotFound)
+	}
+	s.lazy.mu.Lock()
+	defer s.lazy.mu.Unlock()
+	if s.lazy.open == nil {
+		s.lazy.open = map[Digest]*LazyTree{}
+	}
+	t := s.lazy.open[tree]
+	if t == nil {
+		t = &LazyTree{s: s, root: tree, remotes: remotes, pages: s.pages(tree), opening: make(chan struct{}, 1)}
+		t.keep = &keeper{t: t}
+		t.opening <- struct{}{}
+		s.lazy.open[tree] = t
+		s.touchLazy(tree)
+	}
+	return t, ctx.Err()
+}
+
+// source opens the tree at the first remote that can.
+func (t *LazyTree) source(ctx context.Context) (RemoteTree, error) {
+	t.mu.Lock()
+	src := t.src
+	t.mu.Unlock()
+	if src != nil {
+		return src, nil
+	}
+	select {
+	case <-t.opening:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { t.opening <- struct{}{} }()
+	t.mu.Lock()
+	src = t.src
+	t.mu.Unlock()
+	if src != nil {
+		return src, nil
+	}
+	var errs []error
+	for _, remote := range t.remotes {
+		src, err := t.s.remotes.Open(ctx, remote, t.root, t.pages)
+		if err == nil {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.src = src
+			return src, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 1 {
+		return nil, errs[0]
+	}
+	return nil, fmt.Errorf("no remote that should have it does: %w", joinLine(errs))
+}
+
+// joinLine is errors.Join on one line.
+func joinLine(errs []error) error {
+	err := errs[0]
+	for _, e := range errs[1:] {
+		err = fmt.Errorf("%w; %w", err, e)
+	}
+	return err
+}
+
+// files is how many files the tree has, as the remote says; 0 if it is not open.
+func (t *LazyTree) files() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.src == nil {
+		return 0
+	}
+	return t.src.Files()
+}
+
+// Root is the tree's own entry.
+func (t *LazyTree) Root(ctx context.Context) (LazyEntry, error) {
+	src, err := t.source(ctx)
+	if err != nil {
+		return LazyEntry{}, t.failed("", err)
+	}
+	return src.Root(), nil
+}
+
+// Large reports whether a directory is better looked into than read.
+func (t *LazyTree) Large(ctx context.Context, dir LazyEntry) (bool, error) {
+	src, err := t.source(ctx)
+	if err != nil {
+		return false, t.failed(dir.Name, err)
+	}
+	return src.Large(dir), nil
+}
+
+// Tree reads a directory of the tree.
+func (t *LazyTree) Tree(ctx context.Context, dir LazyEntry) (*Tree, []LazyEntry, error) {
+	src, err := t.source(ctx)
+	if err != nil {
+		return nil, nil, t.failed(dir.Name, err)
+	}
+	tree, entries, err := src.Tree(ctx, dir)
+	if err != nil {
+		return nil, nil, t.failed(dir.Name, err)
+	}
+	return tree, entries, nil
+}
+
+// Lookup finds a name in a directory of the tree; [ErrNotFound].
+func (t *LazyTree) Lookup(ctx context.Context, dir LazyEntry, name string) (LazyEntry, error) {
+	src, err := t.source(ctx)
+	if err != nil {
+		return LazyEntry{}, t.failed(name, err)
+	}
+	return src.Lookup(ctx, dir, name)
+}
+
+// errRemote is an error of reading from a remote. That an object is missing
+// there must not look like a name that is missing in the tree.
+type errRemote struct{ err error }
+
+func (e *errRemote) Error() string { return e.err.Error() }
+
+func (e *errRemote) Is(target error) bool { return target != ErrNotFound && errors.Is(e.err, target) }
+
+// failed words that something of the tree cannot be had.
+func (t *LazyTree) failed(name string, err error) error {
+	if name != "" {
+		name = fmt.Sprintf("%q of ", name)
+	}
+	return &errRemote{fmt.Errorf("read %stree %s from remote %s: %w", name, t.root.Short(), t.remotes[0], err)}
+}
+
+// maxLazyIndex bounds what a store remembers of lazy trees that are read by
+// digest, in entries of about 200 bytes.
+const maxLazyIndex = 4 << 20
+
+// lazyTree reads a tree that is not in the store, by its digest: a lazy one, or
+// a directory that was met in one. [ErrNotFound].
+func (s *Store) lazyTree(ctx context.Context, d Digest) (*Tree, error) {
+	spot, ok := s.met(d)
+	if !ok {
+		t, err := s.OpenLazyTree(ctx, d)
+		if err != nil {
+			return nil, err
+		}
+		root, err := t.Root(ctx)
+		if err != nil {
+			return nil, err
+		}
+		spot = lazySpot{t, root}
+	}
+	tree, entries, err := spot.tree.Tree(ctx, spot.entry)
+	if err != nil {
+		return nil, err
+	}
+	return tree, s.meet(spot.tree, entries)
+}
+
+func (s *Store) met(d Digest) (lazySpot, bool) {
+	s.lazy.mu.Lock()
+	defer s.lazy.mu.Unlock()
+	spot, ok := s.lazy.index[d]
+	return spot, ok
+}
+
+func (s *Store) meet(t *LazyTree, entries []LazyEntry) error {
+	s.lazy.mu.Lock()
+	defer s.lazy.mu.Unlock()
+	if s.lazy.index == nil {
+		s.lazy.index = map[Digest]lazySpot{}
+	}
+	for _, e := range entries {
+		if !e.Digest.IsZero() {
+			s.lazy.index[e.Digest] = lazySpot{t, e}
+		}
+	}
+	if len(s.lazy.index) > maxLazyIndex {
+		return fmt.Errorf("tree %s on remote %s has too many files to be gone through lazily; bring it first (curi pull --now): %w", t.root.Short(), t.remotes[0], ErrInvalid)
+	}
+	return nil
+}
+
+// lazyBlob brings a blob that was met in a lazy tree, whole; [ErrNotFound] if
+// none was.
+func (s *Store) lazyBlob(ctx context.Context, d Digest) error {
+	spot, ok := s.met(d)
+	if !ok {
+		return fmt.Errorf("blob %s: %w", d, ErrNotFound)
+	}
+	f, err := spot.tree.OpenFile(ctx, spot.entry)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Complete(ctx, nil)
+}

@@ -1,0 +1,226 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// lazyTree is a tree of a remote as [cas.RemoteTree].
+type lazyTree struct {
+	s     *cas.Store
+	rc    *Recipe
+	small smallBlocks
+}
+
+func entryOf(n Node) cas.LazyEntry {
+	return cas.LazyEntry{Entry: n.Entry, Place: [2]int64{n.place.at, n.place.length}}
+}
+
+func nodeOf(e cas.LazyEntry) Node { return Node{e.Entry, place{e.Place[0], e.Place[1]}} }
+
+func (t *lazyTree) Root() cas.LazyEntry { return entryOf(t.rc.Root()) }
+func (t *lazyTree) Files() int64        { return t.rc.Files() }
+
+func (t *lazyTree) Large(dir cas.LazyEntry) bool { return nodeOf(dir).place.length > treePageSize }
+
+func (t *lazyTree) Tree(ctx context.Context, dir cas.LazyEntry) (*cas.Tree, []cas.LazyEntry, error) {
+	tree, nodes, err := t.rc.Tree(ctx, nodeOf(dir))
+	if err != nil {
+		return nil, nil, err
+	}
+	entries := make([]cas.LazyEntry, len(nodes))
+	for i, n := range nodes {
+		entries[i] = entryOf(n)
+	}
+	return tree, entries, nil
+}
+
+func (t *lazyTree) Lookup(ctx context.Context, dir cas.LazyEntry, name string) (cas.LazyEntry, error) {
+	n, err := t.rc.Lookup(ctx, nodeOf(dir), name)
+	return entryOf(n), err
+}
+
+func (t *lazyTree) Small(ctx context.Context, e cas.LazyEntry) ([]byte, error) {
+	n := nodeOf(e)
+	if !n.IsRegular() || n.Size > cas.MinOutboard {
+		return nil, fmt.Errorf("read %q: it is no small file: %w", n.Name, cas.ErrInvalid)
+	}
+	b, err := t.small.read(ctx, t.rc, span{n.place.at, n.place.at + n.Size})
+	if err != nil {
+		return nil, err
+	}
+	return b, checkSmall(n, b)
+}
+
+// Range brings whole chunks, as far as they hold bytes of the file: they have to
+// come anyway.
+func (t *lazyTree) Range(ctx context.Context, e cas.LazyEntry, p *cas.Partial, lo, hi int64) error {
+	n := nodeOf(e)
+	if !n.IsRegular() || n.Size != p.Size() {
+		return fmt.Errorf("fetch %q: it is no file of %d bytes: %w", n.Name, p.Size(), cas.ErrInvalid)
+	}
+	for {
+		a, b := p.Missing(lo, hi-lo)
+		if a == b {
+			return nil
+		}
+		k := a / segmentSize
+		b = min(b, (k+1)*segmentSize)
+		wide, err := t.rc.widen(ctx, n, span{a, b})
+		if err == nil {
+			err = t.rc.fetchPart(ctx, n, p, wide.lo, wide.hi)
+		}
+		if err != nil {
+			return fmt.Errorf("fetch bytes %d to %d of %s: %w", a, b, n.Digest, err)
+		}
+		lo = b
+	}
+}
+
+// widen returns the part of a segment of the file, in whole groups, that the
+// chunks under at hold.
+func (rc *Recipe) widen(ctx context.Context, n Node, at span) (span, error) {
+	rows, err := rc.rows(ctx, n.place.at+at.lo, n.place.at+at.hi)
+	if err != nil || len(rows) == 0 {
+		return at, err
+	}
+	k := at.lo / segmentSize * segmentSize
+	lo := max(k, rows[0].start-n.place.at)
+	hi := min(k+segmentSize, n.Size, rows[len(rows)-1].end()-n.place.at)
+	lo = (lo + cas.GroupSize - 1) / cas.GroupSize * cas.GroupSize
+	if hi != n.Size {
+		hi = hi / cas.GroupSize * cas.GroupSize
+	}
+	return span{min(lo, at.lo), max(hi, at.hi)}, nil
+}
+
+func (t *lazyTree) Pull(ctx context.Context, progress cas.Progress) (*cas.Added, error) {
+	return pullRecipe(ctx, t.s, t.rc, PullOptions{Progress: progress})
+}
+
+// smallBlocks reads small files, which share chunks, through the blocks of the
+// file stream that it read lately: who reads one file mostly reads its
+// neighbours next.
+type smallBlocks struct {
+	mu      sync.Mutex
+	blocks  []*block // the one that was made last last
+	bytes   int64
+	next    int64 // where a reader in order goes on
+	window  int64
+	started bool
+}
+
+// block is a part of the file stream in whole chunks.
+type block struct {
+	span
+	b     []byte
+	err   error
+	ready chan struct{} // closed with b or err set
+}
+
+const (
+	maxBlocks  = 32 << 20  // bytes that are kept
+	blockMin   = 128 << 10 // read ahead at once, at first
+	blockMax   = 4 << 20
+	blockSlack = 512 << 10
+)
+
+// read returns a part of the stream, which is the caller's.
+func (c *smallBlocks) read(ctx context.Context, rc *Recipe, at span) ([]byte, error) {
+	if at.lo == at.hi {
+		return []byte{}, nil
+	}
+	for {
+		bl, mine, err := c.block(ctx, rc, at)
+		if err != nil {
+			return nil, err
+		}
+		if mine {
+			bl.b, bl.err = rc.readSpan(ctx, bl.span)
+			c.settle(bl)
+			close(bl.ready)
+		}
+		select {
+		case <-bl.ready:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if bl.err == nil {
+			return append([]byte{}, bl.b[at.lo-bl.lo:at.hi-bl.lo]...), nil
+		}
+		if mine || ctx.Err() != nil {
+			return nil, bl.err
+		}
+		// Who fetched it may just have given up.
+	}
+}
+
+// block finds the block that covers at, or makes one, which the caller fills.
+func (c *smallBlocks) block(ctx context.Context, rc *Recipe, at span) (bl *block, mine bool, err error) {
+	c.mu.Lock()
+	bl, want := c.find(at), c.plan(at, rc.head.stream)
+	c.mu.Unlock()
+	if bl != nil {
+		return bl, false, nil
+	}
+	rows, err := rc.rows(ctx, want.lo, want.hi)
+	if err != nil {
+		return nil, false, err
+	}
+	if len(rows) > 0 {
+		want = span{rows[0].start, rows[len(rows)-1].end()}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if bl := c.find(at); bl != nil {
+		return bl, false, nil // made meanwhile
+	}
+	bl = &block{span: want, ready: make(chan struct{})}
+	c.blocks = append(c.blocks, bl)
+	for c.bytes += want.hi - want.lo; c.bytes > maxBlocks && len(c.blocks) > 1; c.blocks = c.blocks[1:] {
+		c.bytes -= c.blocks[0].hi - c.blocks[0].lo
+	}
+	return bl, true, nil
+}
+
+func (c *smallBlocks) find(at span) *block {
+	for i := len(c.blocks) - 1; i >= 0; i-- {
+		if bl := c.blocks[i]; bl.lo <= at.lo && at.hi <= bl.hi {
+			return bl
+		}
+	}
+	return nil
+}
+
+// plan notes a read, and returns what is to be fetched if it must be.
+func (c *smallBlocks) plan(at span, end int64) span {
+	switch {
+	case !c.started:
+		c.started = true
+	case at.lo < c.next-blockSlack || at.lo > c.next+blockSlack:
+		c.window = 0
+	default:
+		c.window = min(max(2*c.window, blockMin), blockMax)
+	}
+	c.next = at.hi
+	return span{at.lo, min(end, at.hi+c.window)}
+}
+
+// settle forgets a block that did not come.
+func (c *smallBlocks) settle(bl *block) {
+	if bl.err == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range c.blocks {
+		if c.blocks[i] == bl {
+			c.blocks = append(c.blocks[:i], c.blocks[i+1:]...)
+			c.bytes -= bl.hi - bl.lo
+			return
+		}
+	}
+}

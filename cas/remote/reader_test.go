@@ -1,0 +1,411 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+)
+
+// countedBucket notes what is read of a bucket.
+type countedBucket struct {
+	Bucket
+	mu    sync.Mutex
+	reads []string
+	bytes int64
+	hook  func(key string, p []byte) error // after a read
+}
+
+func (b *countedBucket) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
+	n, err := b.Bucket.ReadAt(ctx, key, p, off)
+	b.mu.Lock()
+	b.reads = append(b.reads, fmt.Sprintf("%s %d+%d", key, off, n))
+	b.bytes += int64(n)
+	hook := b.hook
+	b.mu.Unlock()
+	if hook != nil {
+		if herr := hook(key, p[:n]); herr != nil {
+			return 0, herr
+		}
+	}
+	return n, err
+}
+
+// take returns what was read since the last call.
+func (b *countedBucket) take() (reads []string, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	reads, n = b.reads, b.bytes
+	b.reads, b.bytes = nil, 0
+	return reads, n
+}
+
+func (b *countedBucket) setHook(hook func(key string, p []byte) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hook = hook
+}
+
+// readerOf makes a store that reads the remote in dir, and counts.
+func readerOf(t testing.TB, s *cas.Store, dir string) *countedBucket {
+	t.Helper()
+	if err := (Config{Name: "team", URL: "file://" + dir, Policy: ByHand}).Save(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	counted := &countedBucket{Bucket: OpenDir(dir)}
+	r := NewReader(s, BucketOptions{})
+	r.open = func(context.Context, string, BucketOptions) (Bucket, error) { return counted, nil }
+	s.UseRemotes(r)
+	t.Cleanup(func() {
+		s.Close()
+		r.Close()
+	})
+	return counted
+}
+
+// again opens the store as another process does.
+func reopen(t testing.TB, s *cas.Store) *cas.Store {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := cas.Open(t.Context(), s.Dir(), cas.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// pushed makes a remote that has a tree of these files.
+func pushed(t testing.TB, files map[string][]byte) (a *cas.Store, dir string, tree cas.Digest) {
+	t.Helper()
+	a, dir = newStore(t), t.TempDir()
+	r := newRemote(t, OpenDir(dir))
+	tree = addFiles(t, a, files)
+	if _, err := r.Push(t.Context(), a, tree, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return a, dir, tree
+}
+
+// someFiles are files of all sizes.
+func someFiles() map[string][]byte {
+	files := map[string][]byte{
+		"empty": nil, "small": []byte("hello\n"), "deep/a/b/c/d/e/f": []byte("deep"),
+		"larger": randomBytes(2, 19<<20+123), "text": bytes.Repeat([]byte("the same again and again "), 100_000),
+		"border/at": randomBytes(3, cas.MinOutboard), "border/above": randomBytes(4, cas.MinOutboard+1),
+	}
+	for i := range 300 {
+		files[fmt.Sprintf("wide/file-%05d-%0200d.txt", i, i)] = randomBytes(uint64(100+i), 100+i%3000)
+	}
+	return files
+}
+
+// goThrough opens all of a tree by its names.
+func goThrough(t testing.TB, s *cas.Store, tree cas.Digest) {
+	t.Helper()
+	err := s.Walk(t.Context(), tree, func(path string, e cas.Entry) error {
+		if !e.IsRegular() {
+			return nil
+		}
+		b, err := readBlob(t.Context(), s, e.Digest)
+		if err == nil && cas.Sum(b) != e.Digest {
+			err = fmt.Errorf("%s: wrong bytes", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAdopt: a tree of which nothing is here is named, pinned and read as any
+// other, also when the remote is gone again.
+func TestAdopt(t *testing.T) {
+	files := someFiles()
+	a, dir, tree := pushed(t, files)
+	b := newStore(t)
+	counted := readerOf(t, b, dir)
+
+	if _, err := b.Adopt(t.Context(), "team", cas.Sum([]byte("another"))); err == nil {
+		t.Error("a tree that the remote does not have was taken over")
+	}
+	if err := b.SetRef(t.Context(), cas.Ref{Name: "stage/x", Tree: tree}); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("a tree that nobody knows was named: %v", err)
+	}
+	counted.take()
+	added, err := b.Adopt(t.Context(), "team", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reads, n := counted.take()
+	if len(reads) > 3 || n > 256<<10 {
+		t.Errorf("%d bytes by %q", n, reads)
+	}
+	c := newStore(t)
+	counted2 := readerOf(t, c, dir)
+	rc, err := newRemote(t, OpenDir(dir)).ResultRecipe(t.Context(), tree)
+	if err == nil {
+		err = rc.Keep(t.Context(), c, "team")
+	}
+	if err == nil {
+		var again *cas.Added
+		if again, err = c.Adopt(t.Context(), "team", tree); err == nil {
+			again.Release()
+		}
+	}
+	if reads, _ := counted2.take(); err != nil || len(reads) > 0 {
+		t.Errorf("what was known was asked for again: %q, %v", reads, err)
+	}
+	if added.Files != int64(len(files)) || added.Bytes == 0 || b.HasTree(tree) || !b.HasLazyTree(tree) {
+		t.Errorf("taken over: %+v", added)
+	}
+	if err := b.SetRef(t.Context(), cas.Ref{Name: "stage/x", Tree: tree}); err != nil {
+		t.Fatal(err)
+	}
+	added.Release()
+	pin, err := b.Pin(t.Context(), "a run", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pin.Release()
+
+	e, err := b.Lookup(t.Context(), tree, "deep/a/b/c/d/e/f")
+	if err != nil || e.Digest != cas.Sum([]byte("deep")) {
+		t.Errorf("look-up: %+v, %v", e, err)
+	}
+	if _, err := b.Lookup(t.Context(), tree, "deep/none"); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("look-up of nothing: %v", err)
+	}
+	goThrough(t, b, tree)
+	sameTree(t, tree, a, b)
+	counted.take()
+
+	// What came stays: without the remote, in a process of its own, after a
+	// collection.
+	b = reopen(t, b)
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	counted = readerOf(t, b, dir)
+	if _, err := b.Collect(t.Context(), cas.CollectOptions{PartialAge: time.Nanosecond}); err != nil {
+		t.Fatal(err)
+	}
+	goThrough(t, b, tree)
+	sameTree(t, tree, a, b)
+	if reads, _ := counted.take(); len(reads) > 0 {
+		t.Errorf("the remote was asked for %q", reads)
+	}
+
+	if d, isTree, err := b.ResolvePrefix(t.Context(), tree.String()[:12]); err != nil || !isTree || d != tree {
+		t.Errorf("by its prefix: %v %v %v", d, isTree, err)
+	}
+	if u, err := b.Usage(t.Context(), tree); err != nil || u.Own < 20<<20 {
+		t.Errorf("usage: %+v, %v", u, err)
+	}
+
+	// When nothing needs it any more it goes, with all that came of it.
+	if err := b.DeleteRef(t.Context(), "stage/x"); err != nil {
+		t.Fatal(err)
+	}
+	pin.Release()
+	rep, err := b.Collect(t.Context(), cas.CollectOptions{PartialAge: time.Nanosecond})
+	if err != nil || rep.KeptBlobs != 0 || b.HasLazyTree(tree) {
+		t.Errorf("collected: %+v, %v", rep, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.Dir(), "lazy", "*", "*")); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// TestComplete brings all of a tree of which some was read.
+func TestComplete(t *testing.T) {
+	a, dir, tree := pushed(t, someFiles())
+	b := newStore(t)
+	counted := readerOf(t, b, dir)
+	added, err := b.Adopt(t.Context(), "team", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer added.Release()
+	e, err := b.Lookup(t.Context(), tree, "larger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readBlob(t.Context(), b, e.Digest); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	if err := b.Checkout(t.Context(), tree, out, cas.CheckoutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if have, err := os.ReadFile(filepath.Join(out, "text")); err != nil || !bytes.Equal(have, someFiles()["text"]) {
+		t.Errorf("checked out: %v", err)
+	}
+	if !b.HasTree(tree) {
+		t.Error("it is not whole after a checkout")
+	}
+	counted.take()
+	var told int
+	whole, err := b.Complete(t.Context(), tree, func(_, _, _, _ int64) { told++ })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Release()
+	if reads, _ := counted.take(); len(reads) > 0 || whole.Files != added.Files || whole.Bytes != added.Bytes {
+		t.Errorf("completed again: %+v, by %q", whole, reads)
+	}
+	sameTree(t, tree, a, b)
+	if _, err := b.Collect(t.Context(), cas.CollectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if b.HasLazyTree(tree) {
+		t.Error("a whole tree is still called lazy after a collection")
+	}
+	sameTree(t, tree, a, b)
+}
+
+// open opens a file of a lazy tree.
+func openLazy(t testing.TB, s *cas.Store, tree cas.Digest, path ...string) *cas.LazyFile {
+	t.Helper()
+	lt, err := s.OpenTreeOf(t.Context(), "team", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := lt.Root(t.Context())
+	for _, name := range path {
+		if err == nil {
+			e, err = lt.Lookup(t.Context(), e, name)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := lt.OpenFile(t.Context(), e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// TestLazyFirstByte: little traffic leads to a byte, wherever it is.
+func TestLazyFirstByte(t *testing.T) {
+	files := map[string][]byte{}
+	for i := range 3000 {
+		files[fmt.Sprintf("f%05d", i)] = randomBytes(uint64(i), 300)
+	}
+	files["large"] = randomBytes(7, 40<<20)
+	_, dir, tree := pushed(t, files)
+	for _, name := range []string{"f01357", "large"} {
+		for _, off := range []int64{0, 300, 33 << 20} {
+			want := files[name]
+			if off >= int64(len(want)) {
+				continue
+			}
+			b := newStore(t)
+			counted := readerOf(t, b, dir)
+			f := openLazy(t, b, tree, name)
+			got := make([]byte, 1)
+			if _, err := f.Reader().ReadAt(t.Context(), got, off); err != nil || got[0] != want[off] {
+				t.Fatalf("%s at %d: %v", name, off, err)
+			}
+			// The pages of a range's chunks, and the chunks, are asked for together.
+			reads, n := counted.take()
+			t.Logf("%s at %d: %d requests, %d bytes", name, off, len(reads), n)
+			// In the midst of a large file, what verifies it lies in more chunks.
+			most := int64(256 << 10)
+			if off > 0 {
+				most = 512 << 10
+			}
+			if n > most || len(reads) > 9 {
+				t.Errorf("%s at %d: %d bytes by %q", name, off, n, reads)
+			}
+		}
+	}
+}
+
+// TestLazyReadAhead: a reader in order is read ahead of more and more, one that
+// jumps about gets little more than he asks for.
+func TestLazyReadAhead(t *testing.T) {
+	data := randomBytes(8, 96<<20)
+	_, dir, tree := pushed(t, map[string][]byte{"f": data})
+	b := newStore(t)
+	counted := readerOf(t, b, dir)
+	f := openLazy(t, b, tree, "f")
+	r := f.Reader()
+	buf := make([]byte, 4096)
+	var asked int64
+	for i := range 64 {
+		off := int64(i*37%64)<<20 + int64(i)*5000
+		if _, err := r.ReadAt(t.Context(), buf, off); err != nil || !bytes.Equal(buf, data[off:off+4096]) {
+			t.Fatal(err)
+		}
+		asked += 4096
+	}
+	_, n := counted.take()
+	t.Logf("random: %d bytes for %d", n, asked)
+	if n > 64*(300<<10) {
+		t.Errorf("random reads of %d bytes fetched %d", asked, n)
+	}
+
+	b = newStore(t)
+	counted = readerOf(t, b, dir)
+	f = openLazy(t, b, tree, "f")
+	buf = make([]byte, 128<<10)
+	got := 0
+	for r := f.Reader(); got < len(data); {
+		n, err := r.ReadAt(t.Context(), buf, int64(got))
+		if err != nil && err != io.EOF || n == 0 || !bytes.Equal(buf[:n], data[got:got+n]) {
+			t.Fatal(got, n, err)
+		}
+		got += n
+	}
+	reads, n := counted.take()
+	t.Logf("in order: %d bytes by %d requests", n, len(reads))
+	// 4 MiB a request in the midst of it; the first ones are small.
+	if len(reads) > 96/4*2+30 || n > int64(len(data))+4<<20 {
+		t.Errorf("in order: %d bytes by %d requests", n, len(reads))
+	}
+}
+
+// TestLazyOnce: what many ask for is fetched once.
+func TestLazyOnce(t *testing.T) {
+	data := randomBytes(9, 20<<20)
+	_, dir, tree := pushed(t, map[string][]byte{"f": data, "small": data[:5000]})
+	for _, name := range []string{"f", "small"} {
+		alone := 0
+		for _, readers := range []int{1, 20} {
+			b := newStore(t)
+			counted := readerOf(t, b, dir)
+			f := openLazy(t, b, tree, name)
+			var begun, wg sync.WaitGroup
+			begun.Add(readers)
+			counted.setHook(func(string, []byte) error { begun.Wait(); return nil }) // all are there before the first is answered
+			for range readers {
+				wg.Go(func() {
+					buf := make([]byte, 5000)
+					begun.Done()
+					if n, err := f.Reader().ReadAt(t.Context(), buf, 0); n != 5000 || err != nil || !bytes.Equal(buf, data[:5000]) {
+						t.Errorf("%d %v", n, err)
+					}
+				})
+			}
+			wg.Wait()
+			reads, _ := counted.take()
+			if readers == 1 {
+				alone = len(reads)
+			} else if len(reads) != alone {
+				t.Errorf("%s: %d readers made %d requests, one made %d: %q", name, readers, len(reads), alone, reads)
+			}
+		}
+	}
+}
