@@ -52,6 +52,7 @@ func TestNewestCheckpoint(t *testing.T) {
 	half := whole[:len(whole)/2]
 	// By real versions of the libraries.
 	legacy := fixture(t, "legacy.pt")
+	torch := fixture(t, "torch.pt")
 	distributed := fixture(t, "distributed.metadata") // of one file of 4099 bytes
 	part := string(make([]byte, 4099))
 	index := `{"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}`
@@ -87,6 +88,8 @@ func TestNewestCheckpoint(t *testing.T) {
 		{"a trainer's without its state", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-10/model.safetensors", safetensorsFile(8)}}, "", "checkpoint-5", nil},
 		{"a trainer's with half a model", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"checkpoint-5/model.safetensors", safetensorsFile(2)}}, "", "", nil},
 		{"a trainer's parts are no checkpoints", []file{{"checkpoint-5/rng_state.pth", whole}}, "", "", nil},
+		{"what torch.save writes", []file{{"a.pt", torch}}, "", "a.pt", nil},
+		{"the same cut off", []file{{"a.pt", torch[:len(torch)-1]}}, "", "", nil},
 		{"the old format of torch.save", []file{{"a.pt", legacy}}, "", "a.pt", nil},
 		{"the old format cut off", []file{{"a.pt", legacy[:len(legacy)-1]}}, "", "", nil},
 		{"the old format cut off in its pickles", []file{{"a.pt", legacy[:300]}}, "", "", nil},
@@ -170,6 +173,7 @@ func FuzzPickle(f *testing.F) {
 // .safetensors file is complete when a byte is missing or one is too many.
 func FuzzCheckpoint(f *testing.F) {
 	f.Add([]byte(zipFile(f)))
+	f.Add([]byte(fixture(f, "torch.pt")))
 	f.Add([]byte(safetensorsFile(8)))
 	f.Add(append(binary.LittleEndian.AppendUint64(nil, 2), "{}"...))
 	f.Add(append(binary.LittleEndian.AppendUint64(nil, 1<<63), "{}"...))

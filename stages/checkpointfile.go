@@ -72,16 +72,12 @@ func findZipDirectory(r io.ReaderAt, size int64) (d zipDirectory, ok bool) {
 	end := tail[at:]
 	le := binary.LittleEndian
 	d = zipDirectory{uint64(le.Uint16(end[10:])), uint64(le.Uint32(end[12:])), uint64(le.Uint32(end[16:])), uint64(start) + uint64(at)}
-	if d.members == 0xffff || d.size == 0xffffffff || d.offset == 0xffffffff {
-		var where [zipAtSize]byte
+	// torch.save writes the form for large archives always, beside this one.
+	var where [zipAtSize]byte
+	off := int64(d.end) - zipAtSize
+	large := d.members == 0xffff || d.size == 0xffffffff || d.offset == 0xffffffff
+	if _, err := r.ReadAt(where[:], off); off >= 0 && err == nil && string(where[:4]) == zipEnd64At {
 		var end64 [zipEnd64Size]byte
-		off := int64(d.end) - zipAtSize
-		if off < 0 {
-			return d, false
-		}
-		if _, err := r.ReadAt(where[:], off); err != nil || string(where[:4]) != zipEnd64At {
-			return d, false
-		}
 		d.end = le.Uint64(where[8:])
 		if d.end > uint64(off) {
 			return d, false
@@ -90,6 +86,8 @@ func findZipDirectory(r io.ReaderAt, size int64) (d zipDirectory, ok bool) {
 			return d, false
 		}
 		d.members, d.size, d.offset = le.Uint64(end64[32:]), le.Uint64(end64[40:]), le.Uint64(end64[48:])
+	} else if large {
+		return d, false
 	}
 	return d, d.members > 0 && d.offset <= d.end && d.size == d.end-d.offset
 }
