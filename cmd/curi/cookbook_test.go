@@ -48,8 +48,9 @@ var cookbookChecks = map[string]string{
 		API_TOKEN=other curi stage exec --json --name fetch --out data=data.json \
 		    -- python fetch.py --token '{secret.API_TOKEN}' --out '{out.data}' | grep '"cached": *true'`,
 	"Checkpoints and resuming": `
-		curi cat resumed@last/log.txt | grep 'epoch 0'
-		ls "$(curi path resumed@last.work/checkpoints)" | grep 'epoch=2.ckpt'`,
+		curi cat resumed@last/log.txt | grep 'resumes from epoch=2.ckpt'
+		curi cat resumed@last/record.json | grep '"checkpoint": "checkpoints/epoch=2.ckpt"'
+		ls "$(curi path resumed@last.work/checkpoints)" | grep 'epoch=4.ckpt'`,
 	"Logs of every rank": `
 		curi mount "$HOME/logs"
 		logs=$(echo "$HOME"/logs/runs/train-*/logs/*/attempt_0)

@@ -102,6 +102,7 @@ made of, one component a line:
     code                files of the project, by path and content
     --env, --tool, --stdin, --clean-env
     outputs             with their --meta, and work directories
+    --resume-from       by the run's id
 
 Not in it: the stage's name, --publish, --op-param, time limits, the mount point,
 user and host, variables that --env does not name, and never those that launchers
@@ -137,7 +138,8 @@ The command of a stage finds:
     CURI_RUN            the run's id
     CURI_ROOT           as {root}
     CURI_ATTEMPT        counts the tries since the work directories were empty
-    CURI_RESUME         1 where work directories of an earlier try are there
+    CURI_RESUME         1 where work directories of an earlier try are there, or
+                        a copy of another run's
     CURI_IN_<N>         as {in.N}, and so for CURI_OUT_<N>, CURI_WORK_<N> and
                         CURI_PARAM_<N>
     CURI_PARAMS         a JSON file of all parameters
