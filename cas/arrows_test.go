@@ -19,9 +19,10 @@ const module = "github.com/curi-store/curi"
 // arrows says which packages of the module each may import:
 //
 //	cmd/curi ──► launcher ──► stages ──► cas ◄── fusefs ◄── cmd/curifs
-//	    └──────► cas/remote ──────────────┘
-//	                 ▲
-//	cmd/curi-bucket ─┴► cas/remote/bucket
+//	    └──────► cas/remote ──────────────┘                     │
+//	                 ▲ ▲                                        │
+//	cmd/curi-bucket ─┤ └────────────────────────────────────────┘
+//	                 └► cas/remote/bucket
 //
 // and all of them internal/fault, which is empty but in test builds.
 //
@@ -38,7 +39,7 @@ var arrows = map[string][]string{
 	"fusefs":            {"cas", "internal/fault"},
 	"cmd/curi":          {"cas", "cas/remote", "stages", "launcher", "internal/fault"},
 	"cmd/curi-bucket":   {"cas/remote", "cas/remote/bucket"},
-	"cmd/curifs":        {"cas", "fusefs", "internal/fault"},
+	"cmd/curifs":        {"cas", "cas/remote", "fusefs", "internal/fault"},
 }
 
 // modules that cas may import; it is a library for others, who get all of its

@@ -31,6 +31,9 @@ type treeDir struct {
 
 // shownTree is the tree d as a directory.
 func (f *filesystem) shownTree(d cas.Digest, attrs cas.Attrs) shown {
+	if f.isLazy(d) {
+		return f.shownLazyTree("", d, attrs)
+	}
 	return f.shownDir(cas.Entry{Kind: cas.KindDir, Digest: d, Attrs: attrs}, nil)
 }
 

@@ -43,6 +43,10 @@ type filesystem struct {
 	backing     *os.File // see [openBacking]; nil without
 	writeback   bool
 
+	ctx        context.Context // ends when the mount goes: nothing waits for a remote then
+	stop       context.CancelFunc
+	interrupts interrupts
+
 	top     *names      // the mount's root
 	small   *smallNodes // of the connection for trees of small files; nil without
 	closing atomic.Bool
@@ -68,6 +72,7 @@ func newFilesystem(s *cas.Store, o Options) (*filesystem, error) {
 	if f.stats == nil {
 		f.stats = &Stats{}
 	}
+	f.ctx, f.stop = context.WithCancel(context.Background())
 	var st syscall.Stat_t
 	if err := syscall.Stat(s.Dir(), &st); err != nil {
 		return nil, fmt.Errorf("store %s: %w", s.Dir(), err)
@@ -98,6 +103,7 @@ func raiseFileLimit() {
 }
 
 func (f *filesystem) close() {
+	f.stop()
 	if f.backing != nil {
 		f.backing.Close()
 	}

@@ -34,10 +34,23 @@ var curifs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("build curifs: %w: %s", err, out)
 	}
-	return bin, nil
+	// Beside it, the helper of the remotes that the tests make.
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	script := fmt.Sprintf("#!/bin/sh\n%s=1 exec '%s'\n", farHelper, self)
+	return bin, os.WriteFile(filepath.Join(dir, "curi-bucket"), []byte(script), 0o755)
 })
 
 func TestMain(m *testing.M) {
+	if os.Getenv(farHelper) != "" {
+		if err := serveFar(); err != nil {
+			fmt.Fprintln(os.Stderr, "helper:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	if os.Getenv(performing) != "" {
 		if err := perform(); err != nil {
 			fmt.Fprintln(os.Stderr, "performer:", err)

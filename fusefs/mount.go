@@ -104,7 +104,10 @@ func (f *filesystem) run(ctx context.Context, c *connection, reg *cas.Registrati
 			f.log.Warn("others may try to use the mount while it goes", "err", err)
 		}
 	}()
-	defer f.closing.Store(true)
+	defer func() {
+		f.closing.Store(true)
+		f.stop()
+	}()
 	stop, err := f.follow()
 	if err != nil {
 		f.log.Warn("changes made from other mount namespaces will show late", "err", err)

@@ -203,11 +203,7 @@ func (s partNames) lookup(ctx context.Context, name string) (shown, error) {
 	case name == "in":
 		return shownNames(s.p.f, "in", inputNames(s)), nil
 	case name == "out" && !st.Active && !st.Result.IsZero():
-		e, err := s.p.f.store.Lookup(ctx, st.Result, "out")
-		if err != nil {
-			return shown{}, err
-		}
-		return s.p.f.shownEntry(e, nil), nil
+		return s.p.f.shownInside(ctx, st.Result, "out")
 	case slices.Contains(placeDirs, name):
 		return s.p.shownDir(name)
 	}

@@ -29,7 +29,7 @@ func (f *filesystem) newRoot() fs.InodeEmbedder {
 		"cas":       shownNames(f, "cas", addressNames{f}),
 		"at":        shownNames(f, "at", placeNames{f}),
 		"runs":      shownNames(f, "runs", runNames{f}),
-		"remotes":   shownNames(f, "remotes", fixedNames{}),
+		"remotes":   shownNames(f, "remotes", remoteNames{f}),
 	})
 	return rootNode{f.top}
 }
@@ -106,7 +106,7 @@ func (a addressNames) lookup(ctx context.Context, name string) (shown, error) {
 	if err != nil {
 		return shown{}, fmt.Errorf("%w: %w", err, cas.ErrNotFound)
 	}
-	if a.f.store.HasTree(d) {
+	if a.f.store.HasTree(d) || a.f.store.HasLazyTree(d) {
 		return a.f.shownTree(d, nil), nil
 	}
 	if !a.f.store.HasBlob(d) {

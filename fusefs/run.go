@@ -57,12 +57,9 @@ func (s runParts) lookup(ctx context.Context, name string) (shown, error) {
 		return shown{}, err
 	}
 	if !r.Tree.IsZero() {
-		e, err := s.f.store.Lookup(ctx, r.Tree, name)
-		if err == nil {
-			return s.f.shownEntry(e, nil), nil
-		}
+		sh, err := s.f.shownInside(ctx, r.Tree, name)
 		if !errors.Is(err, cas.ErrNotFound) {
-			return shown{}, err
+			return sh, err
 		}
 	}
 	none := fmt.Errorf("run %s: %s: %w", s.run, name, cas.ErrNotFound)

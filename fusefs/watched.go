@@ -15,18 +15,19 @@ import (
 //
 // It does not pass on that a signal interrupts a request. On a disk none ends
 // an open, a look-up or a read, so programs in C do not expect it; and nothing
-// here waits for long.
+// here waits for long, but for a remote: see [interrupts].
 type watched struct {
 	fuse.RawFileSystem
-	stats *Stats
-	log   *requestLog // nil: requests are not logged
+	interrupts *interrupts
+	stats      *Stats
+	log        *requestLog // nil: requests are not logged
 }
 
 // never is the channel of an interrupt that does not come.
 var never <-chan struct{}
 
 func (f *filesystem) watch(raw fuse.RawFileSystem) fuse.RawFileSystem {
-	w := &watched{RawFileSystem: raw, stats: f.stats}
+	w := &watched{RawFileSystem: raw, interrupts: &f.interrupts, stats: f.stats}
 	if f.opts.Debug {
 		w.log = newRequestLog(f.log)
 	}
@@ -41,10 +42,12 @@ func (w *watched) begin(op string, h *fuse.InHeader, name string) request {
 	return w.log.begin(w, op, h, name)
 }
 
-func (w *watched) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (w *watched) Lookup(interrupt <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	interrupt, done := w.interrupts.hide(interrupt)
+	defer done()
 	w.stats.lookups.Add(1)
 	r := w.begin("lookup", h, name)
-	status := w.RawFileSystem.Lookup(never, h, name, out)
+	status := w.RawFileSystem.Lookup(interrupt, h, name, out)
 	if status.Ok() && out.NodeId == 0 {
 		r.end(fuse.ENOENT) // what the kernel may remember
 		return status
@@ -122,16 +125,20 @@ func (w *watched) Access(_ <-chan struct{}, in *fuse.AccessIn) fuse.Status {
 	return r.end(w.RawFileSystem.Access(never, in))
 }
 
-func (w *watched) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+func (w *watched) GetXAttr(interrupt <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	interrupt, done := w.interrupts.hide(interrupt)
+	defer done()
 	r := w.begin("getxattr", h, "")
 	r.attr(attr)
-	n, status := w.RawFileSystem.GetXAttr(never, h, attr, dest)
+	n, status := w.RawFileSystem.GetXAttr(interrupt, h, attr, dest)
 	return n, r.end(status)
 }
 
-func (w *watched) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+func (w *watched) ListXAttr(interrupt <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	interrupt, done := w.interrupts.hide(interrupt)
+	defer done()
 	r := w.begin("listxattr", h, "")
-	n, status := w.RawFileSystem.ListXAttr(never, h, dest)
+	n, status := w.RawFileSystem.ListXAttr(interrupt, h, dest)
 	return n, r.end(status)
 }
 
@@ -157,14 +164,18 @@ func (w *watched) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	return r.open(w.RawFileSystem.Tmpfile(never, in, out), in.Flags, &out.OpenOut, nil)
 }
 
-func (w *watched) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (w *watched) Open(interrupt <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	interrupt, done := w.interrupts.hide(interrupt)
+	defer done()
 	r := w.begin("open", &in.InHeader, "")
-	return r.open(w.RawFileSystem.Open(never, in, out), in.Flags, out, nil)
+	return r.open(w.RawFileSystem.Open(interrupt, in, out), in.Flags, out, nil)
 }
 
-func (w *watched) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (w *watched) Read(interrupt <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	interrupt, done := w.interrupts.hide(interrupt)
+	defer done()
 	r := w.begin("read", &in.InHeader, "")
-	res, status := w.RawFileSystem.Read(never, in, buf)
+	res, status := w.RawFileSystem.Read(interrupt, in, buf)
 	n := 0
 	if res != nil && status.Ok() {
 		n = res.Size()
@@ -230,9 +241,11 @@ func (w *watched) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	return r.end(w.RawFileSystem.Fallocate(never, in))
 }
 
-func (w *watched) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (w *watched) OpenDir(interrupt <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	interrupt, done := w.interrupts.hide(interrupt)
+	defer done()
 	r := w.begin("opendir", &in.InHeader, "")
-	status := w.RawFileSystem.OpenDir(never, in, out)
+	status := w.RawFileSystem.OpenDir(interrupt, in, out)
 	if status.Ok() {
 		w.stats.dirOpens.Add(1)
 	}

@@ -168,5 +168,8 @@ func (r *Remote) See(ctx context.Context, s *cas.Store, name string) (Seen, erro
 	if seen.Tags, err = r.Tags(ctx, old.Tags); err != nil {
 		return Seen{}, err
 	}
-	return seen, seen.save(ctx, s, name)
+	if err := seen.save(ctx, s, name); err != nil {
+		return seen, err
+	}
+	return seen, s.Refresh(ctx) // mounts show them
 }

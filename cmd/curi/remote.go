@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/user"
-	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -305,18 +304,7 @@ func (a *app) openRemote(ctx context.Context, c remote.Config, create bool) (*re
 	return r, nil
 }
 
-// helperBeside is the program that speaks to object stores, beside this one
-// where it is there, else found in PATH.
-func helperBeside() string {
-	const name = "curi-bucket"
-	if self, err := os.Executable(); err == nil {
-		p := filepath.Join(filepath.Dir(self), name)
-		if _, err := os.Stat(p); err == nil {
-			return p
-		}
-	}
-	return name
-}
+func helperBeside() string { return remote.FindHelper() }
 
 // publisher is who publishes, for those who see it on the remote.
 func publisher() string {

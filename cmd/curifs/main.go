@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 	"github.com/curi-store/curi/fusefs"
 )
 
@@ -83,6 +84,10 @@ func serve(ctx context.Context, c command, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// Nothing is asked of a remote before something of it is read.
+	remotes := remote.NewReader(s, remote.BucketOptions{Helper: remote.FindHelper(), Logger: logger})
+	defer remotes.Close()
+	s.UseRemotes(remotes)
 	defer s.Close()
 	o := fusefs.Options{
 		AllowOther: c.allowOther, NoExec: c.noExec, Auto: c.auto, Debug: c.debug, Logger: logger,
