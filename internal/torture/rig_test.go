@@ -39,7 +39,7 @@ var binaries = sync.OnceValues(func() (string, error) {
 			return "", err
 		}
 	}
-	out, err := exec.Command("go", "build", "-tags", "curifault", "-o", dir+"/", "../../cmd/curi", "../../cmd/curifs").CombinedOutput()
+	out, err := exec.Command("go", "build", "-tags", "curifault", "-o", dir+"/", "../../cmd/curi", "../../cmd/curi-bucket", "../../cmd/curifs").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building curi and curifs: %w\n%s", err, out)
 	}
