@@ -26,7 +26,8 @@ const hasty = "CURI_FAULT_TIMES=lease.beat=100ms;lease.silence=3s;lease.poll=100
 // twoMachines makes them, with a remote in a directory or on an S3 server.
 func twoMachines(t *testing.T, kind string) *machines {
 	t.Helper()
-	m := &machines{a: newRig(t), b: newRig(t), dir: t.TempDir()}
+	m := &machines{dir: t.TempDir()} // before the rigs, which end with what is in it
+	m.a, m.b = newRig(t), newRig(t)
 	url := "file://" + m.dir + "/bucket"
 	if kind == "s3" {
 		url = s3Bucket(t)
