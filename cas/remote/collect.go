@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Collecting a bucket that others push to takes two steps, some time apart,
@@ -68,6 +69,11 @@ func (r *Remote) collect(ctx context.Context, o CollectOptions) (Collected, erro
 			return done, err
 		}
 	}
+	if d, ok := r.b.(*dirBucket); ok && !o.DryRun {
+		if err := d.sweepTemp(ctx, now); err != nil {
+			return done, err
+		}
+	}
 	rounds, err := r.rounds(ctx)
 	if err != nil {
 		return done, err
@@ -111,6 +117,7 @@ func (r *Remote) collect(ctx context.Context, o CollectOptions) (Collected, erro
 	if err := r.openRound(ctx, last+1, l); err != nil {
 		return done, err
 	}
+	fault.At(fault.RoundOpened)
 	done.Due = now.Add(o.Grace)
 	if o.Grace > 0 {
 		return done, nil
@@ -139,6 +146,7 @@ func (r *Remote) bucketTime(ctx context.Context, dry bool) (time.Time, error) {
 
 // sweep removes what a round lists and what is still not needed.
 func (r *Remote) sweep(ctx context.Context, rd round, now time.Time, grace time.Duration, done *Collected) error {
+	fault.At(fault.RoundDecided)
 	l, err := r.list(ctx, rd.n)
 	if err != nil {
 		return err
@@ -164,11 +172,17 @@ func (r *Remote) sweep(ctx context.Context, rd round, now time.Time, grace time.
 			done.RemovedBytes += o.Size
 		}
 	}
-	for _, part := range [][]string{keys[:recipes], keys[recipes:]} {
-		if err := each(ctx, len(part), 16, func(ctx context.Context, i int) error { return r.b.Delete(ctx, part[i]) }); err != nil {
-			return err
-		}
+	remove := func(keys []string) error {
+		return each(ctx, len(keys), 16, func(ctx context.Context, i int) error { return r.b.Delete(ctx, keys[i]) })
 	}
+	if err := remove(keys[:recipes]); err != nil {
+		return err
+	}
+	fault.At(fault.RoundRecipes)
+	if err := remove(keys[recipes:]); err != nil {
+		return err
+	}
+	fault.At(fault.RoundSwept)
 	done.Removed = len(keys)
 	return r.endRound(ctx, rd.n)
 }

@@ -13,8 +13,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // dirTemp begins the names of files that are being written. No key has a part
@@ -107,25 +109,30 @@ func (b *dirBucket) write(ctx context.Context, key string, data []byte, how func
 	if err != nil {
 		return err
 	}
-	made, err := b.mkdirs(filepath.Dir(name))
-	if err != nil {
-		return dirError(key, err)
-	}
 	// Beside the object: a directory tree may span filesystems.
-	f, err := os.CreateTemp(filepath.Dir(name), dirTemp+"*")
+	f, above, err := b.temp(filepath.Dir(name))
 	if err != nil {
 		return dirError(key, err)
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(data)
+	if err = fault.In(fault.Write); err == nil {
+		_, err = f.Write(data)
+	}
 	if err == nil {
 		err = f.Chmod(b.fileMode())
+	}
+	if err == nil {
+		err = fault.In(fault.Sync)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
+	}
+	fault.At(fault.ObjectStaged)
+	if err == nil {
+		err = fault.In(fault.Rename)
 	}
 	if err == nil {
 		err = how(f.Name(), name)
@@ -136,12 +143,37 @@ func (b *dirBucket) write(ctx context.Context, key string, data []byte, how func
 	if err != nil {
 		return dirError(key, err)
 	}
-	for _, d := range append(made, filepath.Dir(name)) {
+	fault.At(fault.ObjectNamed)
+	// The directories too, all of them: who made one may not have come so far.
+	for d := filepath.Dir(name); ; d = filepath.Dir(d) {
+		if err := syncDir(d); err != nil {
+			return dirError(key, err)
+		}
+		if len(d) <= len(b.dir) {
+			break
+		}
+	}
+	for _, d := range above {
 		if err := syncDir(d); err != nil {
 			return dirError(key, err)
 		}
 	}
 	return nil
+}
+
+// temp makes a temporary file in dir, and dir if need be. Those above the
+// bucket's own that get a new name are to be made durable.
+func (b *dirBucket) temp(dir string) (f *os.File, above []string, err error) {
+	for range 100 {
+		if above, err = b.mkdirs(dir); err == nil {
+			f, err = os.CreateTemp(dir, dirTemp+"*")
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		// A Delete has just taken the directory, which was empty.
+	}
+	return f, above, err
 }
 
 // fileMode lets those read and write an object who may do so to the directory.
@@ -153,7 +185,7 @@ func (b *dirBucket) fileMode() fs.FileMode {
 }
 
 // mkdirs makes dir with the mode of the bucket's own directory, and returns
-// the directories above those that are new, which are to be made durable.
+// those above the bucket that have a new name in them.
 func (b *dirBucket) mkdirs(dir string) (above []string, err error) {
 	mode := fs.FileMode(0o777)
 	if fi, err := os.Stat(b.dir); err == nil {
@@ -175,8 +207,9 @@ func (b *dirBucket) mkdirs(dir string) (above []string, err error) {
 			if err := os.Chmod(d, mode); err != nil {
 				return nil, err
 			}
+		default:
+			above = append(above, filepath.Dir(d))
 		}
-		above = append(above, filepath.Dir(d))
 	}
 	return above, nil
 }
@@ -204,7 +237,38 @@ func (b *dirBucket) Delete(ctx context.Context, key string) error {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return dirError(key, err)
 	}
+	// A directory that is empty now goes, too; one that is not stays by itself.
+	for d := filepath.Dir(name); len(d) > len(b.dir); d = filepath.Dir(d) {
+		if os.Remove(d) != nil {
+			break
+		}
+	}
 	return nil
+}
+
+// oldTemp is how old a temporary file is whose writer is gone. One that lives
+// still finds it missing, and fails.
+const oldTemp = time.Hour
+
+// sweepTemp removes temporary files that writers who died left; now is by the
+// clock of the filesystem.
+func (b *dirBucket) sweepTemp(ctx context.Context, now time.Time) error {
+	return filepath.WalkDir(b.dir, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || ctx.Err() != nil || !e.Type().IsRegular() || !strings.HasPrefix(e.Name(), dirTemp) {
+			if errors.Is(err, fs.ErrNotExist) {
+				err = nil // removed meanwhile
+			}
+			return errors.Join(err, ctx.Err())
+		}
+		fi, err := e.Info()
+		if err == nil && now.Sub(fi.ModTime()) > oldTemp {
+			err = os.Remove(name)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	})
 }
 
 // List walks the directories in such an order that keys ascend: a directory

@@ -11,6 +11,7 @@ import (
 	"github.com/zeebo/blake3"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // A pack is chunks in their stored form, one after the other, behind 16 bytes:
@@ -249,6 +250,7 @@ func (p *packer) send(name cas.Digest, data []byte) error {
 	if err := p.b.Put(p.ctx, key, data); err != nil {
 		return fmt.Errorf("upload pack %s: %w", name.Short(), err)
 	}
+	fault.At(fault.PushPack)
 	p.mu.Lock()
 	p.sent += int64(len(data))
 	p.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // PullOptions of [Remote.Pull].
@@ -67,6 +68,7 @@ func pullRecipe(ctx context.Context, s *cas.Store, rc *Recipe, o PullOptions) (*
 		if err := p.fetch(); err != nil {
 			return nil, err
 		}
+		fault.At(fault.PullFetched)
 		added, missing, err := p.in.Publish(ctx, p.trees)
 		if err != nil {
 			return nil, err
@@ -174,6 +176,7 @@ func (p *puller) resume(n Node) error {
 			return err
 		}
 		came()
+		fault.At(fault.PullPart)
 		return nil
 	})
 	if err != nil {

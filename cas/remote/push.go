@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // PushOptions of [Remote.Push].
@@ -78,6 +79,7 @@ func (r *Remote) push(ctx context.Context, s *cas.Store, root cas.Digest, o Push
 	if err != nil {
 		return done, err
 	}
+	fault.At(fault.PushSent)
 	w := recipeWriter{trees: pl.trees, rows: rows}
 	w.head.files, w.head.bytes = pl.files, pl.bytes
 	data, err := w.encode(ctx)
@@ -91,6 +93,7 @@ func (r *Remote) push(ctx context.Context, s *cas.Store, root cas.Digest, o Push
 	if err := r.b.Put(ctx, recipeKey(root), data); err != nil {
 		return done, err
 	}
+	fault.At(fault.PushRecipe)
 	done.New, done.Sent = true, sent+int64(len(data))
 	return done, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Version is a version of an artifact on a remote. Its number is the remote's.
@@ -120,6 +121,7 @@ func (r *Remote) Publish(ctx context.Context, name string, info RefInfo) (v Vers
 			next = ns[len(ns)-1] + 1
 		}
 		err = s.create(ctx, next, data)
+		fault.At(fault.PushNamed)
 		if !errors.Is(err, cas.ErrExists) {
 			return Version{name, next, info}, true, err
 		}

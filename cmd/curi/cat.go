@@ -39,10 +39,10 @@ func (a *app) cat(ctx context.Context, ref string) error {
 	}
 	if rt, err := a.findRemote(ctx, s, ref); err != nil {
 		return err
-	} else if rt != nil {
+	} else if rt != nil && !s.HasTree(rt.version.Tree) {
 		return a.catRemote(ctx, s, rt)
 	}
-	s, t, err := a.resolve(ctx, ref)
+	s, t, err := a.resolveLocal(ctx, ref)
 	if err != nil {
 		return err
 	}

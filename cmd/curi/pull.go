@@ -167,8 +167,15 @@ func (a *app) pullOne(ctx context.Context, s *cas.Store, ref, from string, now b
 		return pulledJSON{}, err
 	}
 	p := pulledJSON{c.Name + "/" + v.Name, v.N, v.Tree, v.Bytes, v.Files, s.HasTree(v.Tree)}
-	if !now || p.Local {
+	if !now {
 		return p, nil
+	}
+	if p.Local {
+		// Whole is not enough to stay: a pull may have been cut off before it
+		// named the tree, or the tree came by another way.
+		if _, err := s.Ref(ctx, pulledRef(c.Name, v)); !isNotFound(err) {
+			return p, err
+		}
 	}
 	p.Local = true
 	return p, a.pullBytes(ctx, s, r, c, v)

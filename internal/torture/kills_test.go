@@ -29,6 +29,8 @@ type deed struct {
 // mixture is one store that several processes work with at once.
 type mixture struct {
 	*rig
+	deeds []deed
+	roles []string // that a fault may kill
 	kills atomic.Int64
 	next  atomic.Int64 // number of the next directory that is made
 
@@ -92,7 +94,7 @@ var deeds = []deed{
 	{name: "umount-stale", weight: 2, alone: &mounting, argv: func(*mixture, *rand.Rand) []string { return []string{"curi", "umount", "--stale"} }},
 }
 
-func anyDeed(random *rand.Rand) *deed {
+func anyDeed(deeds []deed, random *rand.Rand) *deed {
 	all := 0
 	for i := range deeds {
 		all += deeds[i].weight
@@ -111,7 +113,7 @@ func anyDeed(random *rand.Rand) *deed {
 func TestRandomKills(t *testing.T) {
 	t.Parallel()
 	randomness(t)
-	m := &mixture{rig: newRig(t), long: map[string]time.Duration{}, far: map[string]int{}}
+	m := &mixture{rig: newRig(t), deeds: deeds, roles: []string{"curi", "curi", "guard", "curifs"}, long: map[string]time.Duration{}, far: map[string]int{}}
 	m.write(".curi/config.yaml", "keep: 1ms\nkeep_work: 1ms\n")
 	const workers, rounds = 3, 5
 	for round := range rounds {
@@ -141,7 +143,7 @@ func TestRandomKills(t *testing.T) {
 
 // kill does something, and kills one of its processes.
 func (m *mixture) kill(random *rand.Rand) {
-	d := anyDeed(random)
+	d := anyDeed(m.deeds, random)
 	argv := d.argv(m, random)
 	if d.alone != nil {
 		d.alone.Lock()
@@ -160,7 +162,7 @@ func (m *mixture) kill(random *rand.Rand) {
 		o = m.run(env, argv...)
 		m.learn(d, time.Since(began), trace)
 	case random.IntN(2) == 0:
-		role := []string{"curi", "curi", "guard", "curifs"}[random.IntN(4)]
+		role := m.roles[random.IntN(len(m.roles))]
 		o = m.run(append(env, faults(fmt.Sprintf("%s/*#%d=kill", role, 1+random.IntN(far)))...), argv...)
 		if o.status == 137 || role != "curi" {
 			m.kills.Add(1)

@@ -104,7 +104,8 @@ func (r *rig) hook(text string) {
 	}
 }
 
-var ops = []op{
+// localOps need no remote.
+var localOps = []op{
 	{
 		name: "add", setup: writeData, argv: fixed("curi", "add", "data", "--name", "data", "--tag", "best"),
 		check: func(r *rig, _ string) { checkData(r, "data"); checkData(r, "data@best") },

@@ -298,10 +298,12 @@ func (r *rig) autoDir() string {
 	return "/tmp/curi-0/" + head.ID[:8]
 }
 
-// sound checks what must hold of a store whatever was killed: all is whole,
-// and every blob is what its name says, in the eyes of another program too.
+// sound checks what must hold of a store and of its remote whatever was killed:
+// all is whole, and every blob is what its name says, in the eyes of another
+// program too.
 func (r *rig) sound() {
 	r.t.Helper()
+	r.remoteSound()
 	if o := r.run(nil, "curi", "fsck"); o.status != 0 {
 		r.t.Fatalf("the store is not sound: %s", o)
 	}
