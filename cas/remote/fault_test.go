@@ -25,12 +25,13 @@ type faultProxy struct {
 	mu     sync.Mutex
 	random *rand.Rand
 	rate   float64           // how many of the requests are hurt
+	only   string            // of those, whose path has this in it
 	faults []string          // which of the faults
 	did    map[string]int    // how often each
 	lists  map[string][]byte // old answers to listings
 }
 
-// The faults, each done to one request.
+// The faults that end by themselves, each done to one request.
 var allFaults = []string{
 	"latency", "drop before", "drop after", "cut", "flip answer", "flip request", "500", "503", "stale list",
 }
@@ -44,17 +45,20 @@ func newFaultProxy(t *testing.T, server string, seed uint64) (*faultProxy, strin
 }
 
 // hurt sets what happens from now on.
-func (p *faultProxy) hurt(rate float64, faults ...string) {
+func (p *faultProxy) hurt(rate float64, faults ...string) { p.hurtOnly("", rate, faults...) }
+
+// hurtOnly sets it for requests whose path has only in it.
+func (p *faultProxy) hurtOnly(only string, rate float64, faults ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.rate, p.faults = rate, faults
+	p.only, p.rate, p.faults = only, rate, faults
 }
 
 // pick chooses what happens to one request.
-func (p *faultProxy) pick() (fault string, at float64) {
+func (p *faultProxy) pick(path string) (fault string, at float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.faults) == 0 || p.random.Float64() >= p.rate {
+	if len(p.faults) == 0 || !strings.Contains(path, p.only) || p.random.Float64() >= p.rate {
 		return "", 0
 	}
 	return p.faults[p.random.IntN(len(p.faults))], p.random.Float64()
@@ -91,12 +95,16 @@ func (p *faultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	fault, at := p.pick()
+	fault, at := p.pick(r.URL.Path)
 	listing := r.Method == http.MethodGet && r.URL.Query().Has("list-type")
 	switch fault {
 	case "latency":
 		p.happened(fault)
 		time.Sleep(time.Duration(at * float64(100*time.Millisecond)))
+	case "hang":
+		p.happened(fault)
+		<-r.Context().Done()
+		return
 	case "drop before":
 		p.happened(fault)
 		drop(w)
