@@ -67,6 +67,7 @@ type scanner struct {
 	prefix string   // what comes before root's files in relative paths: "", or a followed link's path and a slash
 	store  string   // the store's directory, which is never part of an add
 	seal   bool     // a program's outputs are listed: other ways out
+	pick   *picker  // what cannot be stored, or is not wanted, is left out
 	above  []fileState
 }
 
@@ -166,7 +167,13 @@ func (sc *scanner) dir(n *node, rel string, rules *ignoreRules) error {
 			continue
 		}
 		if k.state, err = lstatFile(joinPath(path, k.name)); err != nil {
+			if sc.pick != nil && noFile(err) {
+				continue
+			}
 			return err
+		}
+		if sc.pick != nil && !sc.pick.takes(k) {
+			continue
 		}
 		keep, err := sc.entry(k, kidRel, rules)
 		if err != nil {
@@ -217,7 +224,11 @@ func (sc *scanner) entry(k *node, rel string, rules *ignoreRules) (keep bool, er
 		}
 		return true, sc.dir(k, rel, rules)
 	case k.state.isSymlink():
-		return true, sc.link(k, rel, rules)
+		err := sc.link(k, rel, rules)
+		if sc.pick != nil && errors.Is(err, ErrInvalid) {
+			return false, nil
+		}
+		return true, err
 	}
 	return false, fmt.Errorf("%s: it is %s, which cannot be stored: %s: %w", k.path(), k.state.special(), sc.wayOut("remove it or name it in .curiignore or --exclude", "the program must remove it before it ends"), ErrInvalid)
 }

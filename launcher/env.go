@@ -52,12 +52,13 @@ func (e *environment) remove(which func(name string) bool) {
 
 // attempt is what the environment tells a command of its run.
 type attempt struct {
-	number  int
-	resumed bool   // a work directory holds what an earlier try left
-	from    string // the run of another key that left it; "" if it is this key's
-	params  string // path of the JSON file
-	meta    string // path of the file to append to
-	tty     bool
+	number   int
+	resumed  bool            // a work directory holds what an earlier try left
+	snapshot stages.Snapshot // that the work directories are from; zero: none
+	from     string          // the run of another key that left it; "" if it is this key's
+	params   string          // path of the JSON file
+	meta     string          // path of the file to append to
+	tty      bool
 }
 
 // commandEnv is the environment of the command: what it inherits, what the

@@ -25,9 +25,17 @@ type Options struct {
 	NoMount bool
 	Retries int           // how often a command that fails is started again
 	Timeout time.Duration // of each try; 0: none
-	Grace   time.Duration // 0: 40 s
-	Accept  string        // a run whose outputs are published under this key; nothing runs
-	Message string        // why, with Accept
+	// Snapshot is how often at most the work directories of a run get a snapshot
+	// in the store, where a checkpoint became complete; 0: never.
+	Snapshot time.Duration
+	// Snapshotted, if it is set, is told of each snapshot, and by the zero one
+	// that a key needs none any more; BringSnapshot brings the newest one that
+	// others have of a key, where there is one.
+	Snapshotted   func(context.Context, stages.Key, stages.Snapshot) error
+	BringSnapshot func(context.Context, stages.Key) error
+	Grace         time.Duration // 0: 40 s
+	Accept        string        // a run whose outputs are published under this key; nothing runs
+	Message       string        // why, with Accept
 
 	Self   string // path of the curi binary, re-executed as the guard
 	Curifs string // path of the curifs binary; "" looks beside Self, then in PATH

@@ -38,6 +38,7 @@ func (r *run) execute(ctx context.Context) outcome {
 		return r.failed(err)
 	}
 	r.sayStart()
+	defer r.keepSnapshots(ctx)()
 	out := r.guarded(env, io)
 	io.drain(r.sig.ctx)
 	return out
@@ -49,6 +50,8 @@ func (r *run) sayStart() {
 	switch {
 	case r.attempt.from != "":
 		what = fmt.Sprintf("%s runs (with a copy of the work directories of %s)", r.id, r.attempt.from)
+	case r.attempt.snapshot.Run != "":
+		what = fmt.Sprintf("%s runs (try %d, with the snapshot of the work directories of %s)", r.id, r.attempt.number, r.attempt.snapshot.Run)
 	case r.attempt.resumed:
 		what = fmt.Sprintf("%s runs (try %d, with the work directories of the last)", r.id, r.attempt.number)
 	}

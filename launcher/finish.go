@@ -69,6 +69,7 @@ func (r *run) finish(ctx context.Context, out *outcome) (*Result, error) {
 		r.info.Status, r.info.Exit, r.info.Ended = out.status, out.exit, time.Now().UTC()
 		_ = stages.PutRun(ctx, r.s, r.info, r.info.Tree)
 	}
+	r.snapshots.settle(ctx, out.status)
 	fault.At(fault.RunPublished)
 	if r.lost() == nil {
 		r.closePlace(ctx, out)

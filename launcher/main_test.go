@@ -42,19 +42,20 @@ func TestMain(m *testing.M) {
 
 // call is one `curi stage exec`.
 type call struct {
-	Store   string
-	Stage   stages.Stage
-	Force   bool
-	Fresh   bool
-	Retries int
-	Mount   bool
-	Curifs  string
-	Accept  string
-	Message string
-	Timeout time.Duration
-	Grace   time.Duration
-	Environ []string
-	Secrets map[string]string
+	Store    string
+	Stage    stages.Stage
+	Force    bool
+	Fresh    bool
+	Retries  int
+	Snapshot time.Duration
+	Mount    bool
+	Curifs   string
+	Accept   string
+	Message  string
+	Timeout  time.Duration
+	Grace    time.Duration
+	Environ  []string
+	Secrets  map[string]string
 
 	progress func(what string) (cas.Progress, func()) // of a call in this process
 }
@@ -78,7 +79,7 @@ func (c call) exec(ctx context.Context, stdout, stderr interface{ Write([]byte) 
 	if err != nil {
 		return nil, err
 	}
-	return Exec(ctx, s, p, Options{Force: c.Force, Fresh: c.Fresh, Retries: c.Retries, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
+	return Exec(ctx, s, p, Options{Force: c.Force, Fresh: c.Fresh, Retries: c.Retries, Snapshot: c.Snapshot, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
 		Timeout: c.Timeout, Grace: c.Grace, Self: self, Stdout: stdout, Stderr: stderr, Environ: c.Environ, Progress: c.progress,
 		Secret: func(n string) (string, bool) { v, ok := c.Secrets[n]; return v, ok }})
 }

@@ -86,7 +86,7 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 			return err
 		}
 	}
-	if err := r.beginFrom(ctx); err != nil {
+	if err := r.beginFrom(ctx, filepath.Join(kept, "work")); err != nil {
 		return err
 	}
 	for _, w := range r.p.Work {
@@ -124,7 +124,10 @@ func (r *run) takeWork(ctx context.Context, last lastTry, kept string) error {
 			return fmt.Errorf("%w: %s is still open for writing by %s, which is not of this run: end it, or start with empty work directories (--fresh)", ErrRefused, open, r.s.Writers(open))
 		case found:
 			r.attempt.resumed = true
-			if r.attempt.from == "" {
+			switch {
+			case r.attempt.snapshot.Run != "":
+				r.attempt.number = max(last.state.Attempt, r.attempt.snapshot.Attempt) + 1
+			case r.attempt.from == "":
 				r.attempt.number = last.state.Attempt + 1
 			}
 		}

@@ -31,7 +31,10 @@ func (r *run) findCheckpoint(base string) (string, error) {
 // goes on with, and the checkpoint.
 func (r *run) resumedFrom(ctx context.Context, last lastTry) *stages.RecordLink {
 	id := last.state.Run
-	if r.attempt.from != "" {
+	switch {
+	case r.attempt.snapshot.Run != "":
+		id = r.attempt.snapshot.Run
+	case r.attempt.from != "":
 		id = r.attempt.from
 	}
 	if !r.attempt.resumed || id == "" {
@@ -59,13 +62,25 @@ func (r *run) resumedFrom(ctx context.Context, last lastTry) *stages.RecordLink 
 // copiedWork is where a copy of work directories grows until it is whole.
 const copiedWork = "work-copied"
 
-// beginFrom fills the work directories of a key's first try with a copy of
-// those of the run that the stage names. Later tries go on with their own.
-func (r *run) beginFrom(ctx context.Context) error {
+// beginFrom fills the work directories with the key's snapshot, where they are
+// gone or older; without one those of a first try with a copy of those of the
+// run that the stage names. All other tries go on with their own. kept is where
+// work directories go that are older than the snapshot.
+func (r *run) beginFrom(ctx context.Context, kept string) error {
 	work := filepath.Join(r.place.Dir(), "work")
 	copied := filepath.Join(r.place.Dir(), copiedWork)
 	if err := removeAll(copied); err != nil { // of a try that was killed
 		return err
+	}
+	if !r.o.Fresh {
+		if r.o.BringSnapshot != nil && len(r.p.Work) > 0 {
+			if err := r.o.BringSnapshot(ctx, r.p.Key); err != nil {
+				return err
+			}
+		}
+		if taken, err := r.fromSnapshot(ctx, work, copied, kept); taken || err != nil {
+			return err
+		}
 	}
 	if holds(work) {
 		return nil

@@ -20,19 +20,20 @@ import (
 // run is one try of a stage, under its key's lock.
 type run struct {
 	*execution
-	lock    *cas.Lock
-	pin     *cas.Pin
-	place   *cas.Place
-	mount   *heldMount // nil with --no-mount
-	attempt attempt
-	places  stages.Places
-	argv    []string // with secrets
-	shown   []string // with their names
-	secrets map[string]string
-	info    stages.Run
-	record  *stages.Record
-	log     *keptLog
-	link    *guardLink
+	lock      *cas.Lock
+	pin       *cas.Pin
+	place     *cas.Place
+	mount     *heldMount // nil with --no-mount
+	attempt   attempt
+	places    stages.Places
+	argv      []string // with secrets
+	shown     []string // with their names
+	secrets   map[string]string
+	info      stages.Run
+	record    *stages.Record
+	log       *keptLog
+	link      *guardLink
+	snapshots *snapshots
 
 	interrupts int // Ctrl-C so far
 	lastInt    time.Time
@@ -62,6 +63,7 @@ func (r *run) failed(err error) outcome {
 // do prepares the places, runs the command and publishes what it wrote.
 func (r *run) do(ctx context.Context) (*Result, error) {
 	defer r.release()
+	r.snapshots = &snapshots{r: r}
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}

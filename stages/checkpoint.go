@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,6 +47,14 @@ type CheckpointSearch struct {
 type Checkpoint struct {
 	Path string
 	Time time.Time // when its content was last changed
+
+	was looked
+}
+
+// Unchanged reports whether the checkpoint is still as it was found.
+func (c Checkpoint) Unchanged() bool {
+	now, _ := (&checkpointFinder{}).look(c.Path)
+	return now == c.was
 }
 
 // Newest returns the newest complete checkpoint, for {resume}; the zero
@@ -108,10 +115,10 @@ func (f *checkpointFinder) walk(dir string) error {
 		}
 		switch {
 		case d.IsDir() && checkpointDir(path) != nil:
-			f.offerDir(path, checkpointDir(path))
+			f.offer(path, checkpointDir(path))
 			return fs.SkipDir
 		case d.Type().IsRegular() && checkpointFile(d.Name()):
-			f.offerFile(path, fileComplete)
+			f.offer(path, fileComplete)
 		}
 		return nil
 	})
@@ -133,12 +140,12 @@ func (f *checkpointFinder) matched(dir, path string, d fs.DirEntry) error {
 		if complete == nil {
 			complete = atRest
 		}
-		f.offerDir(path, complete)
+		f.offer(path, complete)
 		return fs.SkipDir
 	case d.Type().IsRegular() && checkpointFile(d.Name()):
-		f.offerFile(path, fileComplete)
+		f.offer(path, fileComplete)
 	case d.Type().IsRegular():
-		f.offerFile(path, atRest)
+		f.offer(path, atRest)
 	}
 	return nil
 }
@@ -155,37 +162,28 @@ func checkpointDir(path string) func(string) bool {
 	return nil
 }
 
-func (f *checkpointFinder) offerFile(path string, complete func(string) bool) {
-	info, err := os.Stat(path)
-	if err != nil || !f.newer(path, info.ModTime()) || f.written(path) || !complete(path) {
+// offer takes a file, or a directory whose files are all at rest, that is
+// complete. A directory without files is nothing.
+func (f *checkpointFinder) offer(path string, complete func(string) bool) {
+	was, quiet := f.look(path)
+	if was.files == 0 || !f.newer(path, was.newest) || !quiet || !complete(path) {
 		return
 	}
 	// A writer may have come while it was checked.
-	if again, err := os.Stat(path); err == nil && again.Size() == info.Size() && again.ModTime().Equal(info.ModTime()) {
-		f.best = Checkpoint{path, info.ModTime()}
+	if again, quiet := f.look(path); quiet && again == was {
+		f.best = Checkpoint{path, was.newest, was}
 	}
 }
 
-// offerDir takes a directory whose files are all at rest and complete. One
-// without files is nothing.
-func (f *checkpointFinder) offerDir(dir string, complete func(string) bool) {
-	was, quiet := f.look(dir)
-	if was.files == 0 || !quiet || !f.newer(dir, was.newest) || !complete(dir) {
-		return
-	}
-	if again, quiet := f.look(dir); quiet && again == was {
-		f.best = Checkpoint{dir, was.newest}
-	}
-}
-
-// looked is what shows that the files of a directory changed.
+// looked is what shows that a file, or the files of a directory, changed.
 type looked struct {
 	newest time.Time
 	files  int
 	bytes  int64
 }
 
-// look looks at the files of a directory; quiet says that nobody writes there.
+// look looks at a file, or at those of a directory; quiet says that nobody
+// writes there.
 func (f *checkpointFinder) look(dir string) (l looked, quiet bool) {
 	quiet = true
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {

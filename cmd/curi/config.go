@@ -30,6 +30,7 @@ var configKeys = []configKey{
 	{"min_free", "gc does so until this much space is free", "", "", normSize},
 	{"grace", "between TERM and KILL when a stage is ended", "40s", "", normDuration},
 	{"timeout", "the longest that a stage may run", "", "", normDuration},
+	{"snapshot", "how often stage exec may keep a copy of the work directories in the store, when a checkpoint is complete", "", "", normDuration},
 	{"no_mount", "stage exec works on reflinks or copies instead of a mount", "false", "", normBool},
 	{"allow_other", "curi mount lets other users in", "false", "", normBool},
 	{"quiet", "say less", "false", "", normBool},

@@ -78,12 +78,15 @@ func collect(ctx context.Context, s *cas.Store, p policy, dry bool, progress cas
 
 // options of a collection that gives up the results of some runs.
 func (p policy) options(expired map[string]bool, lastUse map[string]time.Time) cas.CollectOptions {
-	old := time.Now().Add(-p.keep)
+	old, oldWork := time.Now().Add(-p.keep), time.Now().Add(-p.keepWork)
 	return cas.CollectOptions{
 		PlaceAge: p.placeAge(), StagingAge: stagingAge, PartialAge: max(p.keep, time.Nanosecond),
 		Expire: func(r cas.Ref, used time.Time) bool {
 			if strings.HasPrefix(r.Name, pulledRefs) {
 				return used.Before(old) // a pull brings it again
+			}
+			if strings.HasPrefix(r.Name, "work/") {
+				return used.Before(oldWork) // as the work directories themselves
 			}
 			run := runOf(r)
 			// Somebody took the result since it was looked at.

@@ -43,6 +43,7 @@ type stageOptions struct {
 	cleanEnv, shell               bool
 	stdin                         string
 	timeoutText, graceText        string
+	snapshotText                  string
 	force, fresh, noMount, dryRun bool
 	accept, message               string
 	resumeFrom                    string
@@ -94,6 +95,7 @@ func (o *stageOptions) declareRun(c *cobra.Command) {
 	f.StringVar(&o.graceText, "grace", "", "how long `D` it may take to end before it is killed (default 40s)")
 	f.IntVar(&o.retries, "retries", 0, "start a command that fails again, up to `N` times, with what it left")
 	f.BoolVar(&o.force, "force", false, "run although cached; replaces the result")
+	f.StringVar(&o.snapshotText, "snapshot", "", "when a checkpoint is complete, and `D` after the last time at least, keep a copy of the work directories in the store")
 	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
 	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only tell: hit or miss, the key, the exact command")

@@ -138,6 +138,9 @@ func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, 
 	if opts.Grace, err = a.duration(c, "grace", o.graceText, "grace"); err != nil {
 		return opts, err
 	}
+	if opts.Snapshot, err = a.duration(c, "snapshot", o.snapshotText, "snapshot"); err != nil {
+		return opts, err
+	}
 	cfg, err := a.config()
 	if err != nil {
 		return opts, err

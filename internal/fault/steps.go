@@ -72,23 +72,24 @@ const (
 
 // A run.
 const (
-	RunLocked    Step = "run.locked"    // the key is held
-	RunPlaced    Step = "run.placed"    // the place is made anew
-	RunBegun     Step = "run.begun"     // the log of runs says that it runs
-	RunOpened    Step = "run.opened"    // the place may be written
-	GuardSpawned Step = "guard.spawned" // the guard lives and has no orders
-	GuardReady   Step = "guard.ready"   // in the guard: it has them
-	GuardForked  Step = "guard.forked"  // in the guard: the command runs, curi does not know
-	GuardEmpty   Step = "guard.empty"   // in the guard: nothing is left of the command, curi does not know
-	GuardSettled Step = "guard.settled" // in the guard: curi died, and the run is about to be marked as lost
-	RunEnded     Step = "run.ended"     // nothing is left of the command, nothing is sealed
-	PlaceMarked  Step = "place.marked"  // the place is marked as closed, changes under way have not ended
-	RunSealed    Step = "run.sealed"    // an output is stored and named
-	RunStored    Step = "run.stored"    // the run's tree is stored, nothing names it
-	RunRecorded  Step = "run.recorded"  // the log of runs says how it ended, the key has no result
-	RunPublished Step = "run.published" // the key has its result, the place is the run's still
-	RunClosed    Step = "run.closed"    // the place says that no run has it
-	LostMarked   Step = "lost.marked"   // a dead run is marked as lost, its place is not closed
+	RunLocked      Step = "run.locked"      // the key is held
+	RunPlaced      Step = "run.placed"      // the place is made anew
+	RunBegun       Step = "run.begun"       // the log of runs says that it runs
+	RunOpened      Step = "run.opened"      // the place may be written
+	GuardSpawned   Step = "guard.spawned"   // the guard lives and has no orders
+	GuardReady     Step = "guard.ready"     // in the guard: it has them
+	GuardForked    Step = "guard.forked"    // in the guard: the command runs, curi does not know
+	GuardEmpty     Step = "guard.empty"     // in the guard: nothing is left of the command, curi does not know
+	GuardSettled   Step = "guard.settled"   // in the guard: curi died, and the run is about to be marked as lost
+	RunEnded       Step = "run.ended"       // nothing is left of the command, nothing is sealed
+	PlaceMarked    Step = "place.marked"    // the place is marked as closed, changes under way have not ended
+	RunSealed      Step = "run.sealed"      // an output is stored and named
+	RunStored      Step = "run.stored"      // the run's tree is stored, nothing names it
+	RunRecorded    Step = "run.recorded"    // the log of runs says how it ended, the key has no result
+	RunPublished   Step = "run.published"   // the key has its result, the place is the run's still
+	RunClosed      Step = "run.closed"      // the place says that no run has it
+	SnapshotStored Step = "snapshot.stored" // a snapshot of work directories is stored, nothing names it
+	LostMarked     Step = "lost.marked"     // a dead run is marked as lost, its place is not closed
 )
 
 // Remotes.

@@ -31,6 +31,9 @@ func stageArgv(more ...string) []string {
 		sync {out.model} && for i in 1 2 3 4; do echo $i > {out.logs}/$i || exit; done`)
 }
 
+// saveAndFail leaves a complete checkpoint.
+const saveAndFail = `rm $SIDE/hook; printf '\002\000\000\000\000\000\000\000{}' > $CURI_WORK_ck/a.safetensors; exit 3`
+
 const (
 	dataA = "first\n"
 	dataB = "second\n"
@@ -137,6 +140,21 @@ var localOps = []op{
 	}, {
 		name: "exec-fails", setup: func(r *rig) { addData(r); r.hook("rm $SIDE/hook; exit 3") },
 		argv: fixed(stageArgv()...), ends: []int{3}, check: checkResult,
+	}, {
+		name: "exec-snapshot", setup: func(r *rig) { addData(r); r.hook(saveAndFail) },
+		argv: fixed(stageArgv("--snapshot", "1ms")...), ends: []int{3}, check: checkResult,
+	}, {
+		name: "exec-from-snapshot", setup: func(r *rig) {
+			addData(r)
+			r.hook(saveAndFail)
+			if o := r.run(nil, stageArgv("--no-mount", "--snapshot", "1ms")...); o.status != 3 {
+				r.t.Fatal(o)
+			}
+			if err := os.RemoveAll(r.store + "/at"); err != nil {
+				r.t.Fatal(err)
+			}
+			r.hook("[ -s $CURI_WORK_ck/a.safetensors ] && [ $CURI_ATTEMPT -gt 1 ] || exit 4")
+		}, argv: fixed(stageArgv("--no-mount")...), check: checkResult,
 	}, {
 		// The guard of a curi that is killed settles the run.
 		name: "exec-killed", setup: func(r *rig) {

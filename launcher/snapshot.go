@@ -1,0 +1,174 @@
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
+	"github.com/curi-store/curi/stages"
+)
+
+// snapshotLook is how often a run looks whether a checkpoint became complete.
+// Only tests change it.
+var snapshotLook = 5 * time.Second
+
+// snapshots are those that a run makes of its work directories. Each is a tree
+// of what was at rest when a checkpoint was complete: that checkpoint, and
+// everything else that was not changed after it. So what was half written is in
+// none, and the newest complete checkpoint in it is that one.
+type snapshots struct {
+	r    *run
+	on   bool      // the run makes some
+	last time.Time // of the checkpoint that the newest snapshot is for
+	made time.Time // when that was made
+}
+
+// keepSnapshots makes snapshots until the returned function is called, which
+// waits for one that is being made.
+func (r *run) keepSnapshots(ctx context.Context) (stop func()) {
+	if r.o.Snapshot <= 0 || len(r.p.Work) == 0 {
+		return func() {}
+	}
+	r.snapshots.on = true
+	if list, err := stages.Snapshots(ctx, r.s, r.p.Key); err == nil && len(list) > 0 {
+		r.snapshots.last = list[0].Time
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		t := time.NewTicker(snapshotLook)
+		defer t.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+				if time.Since(r.snapshots.made) < r.o.Snapshot {
+					continue
+				}
+				if err := r.snapshots.take(ctx); err != nil && ctx.Err() == nil {
+					r.warn("%s; the run goes on", oneLine(err))
+					r.snapshots.made = time.Now() // not again at once
+				}
+			}
+		}
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// settle ends what snapshots are for: a run that succeeded needs none, any
+// other has one of its last checkpoint.
+func (s *snapshots) settle(ctx context.Context, status stages.Status) {
+	var err error
+	switch {
+	case status == stages.Succeeded:
+		err = stages.DropSnapshots(ctx, s.r.s, s.r.p.Key)
+		if err == nil && s.r.o.Snapshotted != nil {
+			err = s.r.o.Snapshotted(ctx, s.r.p.Key, stages.Snapshot{})
+		}
+	case s.on:
+		err = s.take(ctx)
+	}
+	if err != nil {
+		s.r.warn("%s", oneLine(err))
+	}
+}
+
+// take makes a snapshot if there is a complete checkpoint that none is for.
+func (s *snapshots) take(ctx context.Context) error {
+	r := s.r
+	work := filepath.Join(r.place.Dir(), "work")
+	search := stages.CheckpointSearch{Dir: work, Work: r.p.Work, Rule: r.p.Resume, BeingWritten: func(path string) bool {
+		busy, err := hasWriter(path)
+		return busy || err != nil
+	}}
+	found, err := search.Newest()
+	if err != nil || found.Path == "" || !found.Time.After(s.last) {
+		return err
+	}
+	skip := func(path string, mtime time.Time) bool {
+		if path == found.Path || strings.HasPrefix(path, found.Path+string(filepath.Separator)) {
+			return false
+		}
+		return mtime.After(found.Time) || search.BeingWritten(path)
+	}
+	added, err := r.s.Snapshot(ctx, work, skip, nil)
+	if err != nil {
+		return err
+	}
+	defer added.Release()
+	// Files are whole one by one; that the checkpoint is, too, is known when
+	// nothing of it changed meanwhile.
+	again, err := search.Newest()
+	if err != nil {
+		return err
+	}
+	if again.Path == found.Path && !again.Time.Equal(found.Time) || !found.Unchanged() {
+		return nil // the next look finds it complete again, or another
+	}
+	rel, err := filepath.Rel(work, found.Path)
+	if err != nil {
+		return err
+	}
+	if _, err := r.s.Lookup(ctx, added.Tree, filepath.ToSlash(rel)); err != nil {
+		return nil // it was removed
+	}
+	fault.At(fault.SnapshotStored)
+	snap, err := stages.PutSnapshot(ctx, r.s, r.p.Key, stages.Snapshot{
+		Run: r.id, Attempt: r.attempt.number, Checkpoint: filepath.ToSlash(rel), Time: found.Time, Tree: added.Tree})
+	if err != nil {
+		return err
+	}
+	s.last, s.made = found.Time, time.Now()
+	r.o.Log.Info("work directories have a snapshot", "run", r.id, "checkpoint", snap.Checkpoint, "n", snap.N)
+	if r.o.Snapshotted != nil {
+		return r.o.Snapshotted(ctx, r.p.Key, snap)
+	}
+	return nil
+}
+
+// fromSnapshot fills the work directories with the newest snapshot of the key,
+// where they hold no newer checkpoint. It reports whether it did.
+func (r *run) fromSnapshot(ctx context.Context, work, copied, kept string) (bool, error) {
+	list, err := stages.Snapshots(ctx, r.s, r.p.Key)
+	if err != nil || len(list) == 0 || len(r.p.Work) == 0 {
+		return false, err
+	}
+	if holds(work) {
+		local, err := stages.CheckpointSearch{Dir: work, Work: r.p.Work, Rule: r.p.Resume}.Newest()
+		if err != nil || !list[0].Time.After(local.Time) {
+			return false, err
+		}
+	}
+	for _, snap := range list {
+		progress, clear := r.o.Progress("taking the work directories of " + snap.Run)
+		err := r.s.Checkout(ctx, snap.Tree, copied, cas.CheckoutOptions{Progress: progress})
+		clear()
+		if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
+			r.warn("the snapshot of the work directories of %s cannot be taken: %s", snap.Run, oneLine(err))
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if err := moveAside(work, kept); err != nil {
+			return false, err
+		}
+		if err := os.Rename(copied, work); err != nil {
+			return false, fmt.Errorf("put the snapshot of the work directories in place: %w", err)
+		}
+		r.attempt.snapshot = snap
+		return true, nil
+	}
+	return false, nil
+}
