@@ -123,9 +123,9 @@ func (s *Store) LazyRemotes(d Digest) ([]string, error) {
 // Adopt notes that remote has the tree, and pins it until the result is
 // released: a ref may then name it, a place have it as an input, before any
 // byte of it is here. Nothing is asked of the remote but what the tree itself
-// says, one or two small reads, which also tell whether the remote has it. Of
-// the result, Files is as the remote says. A tree that is here whole is only
-// pinned.
+// says, one or two small reads, which also tell whether the remote has it
+// ([ErrNotFound]). Of the result, Files is as the remote says, and Bytes is for
+// large directories. A tree that is here whole is only pinned.
 func (s *Store) Adopt(ctx context.Context, remote string, tree Digest) (*Added, error) {
 	a, err := s.adopt(ctx, remote, tree)
 	if err != nil {
@@ -140,6 +140,7 @@ func (s *Store) adopt(ctx context.Context, remote string, tree Digest) (*Added, 
 			return a, err
 		}
 	}
+	known := s.HasLazyTree(tree)
 	if err := s.noteLazy(ctx, remote, tree); err != nil {
 		return nil, err
 	}
@@ -149,11 +150,33 @@ func (s *Store) adopt(ctx context.Context, remote string, tree Digest) (*Added, 
 		return nil, err
 	}
 	a := &Added{Tree: tree, Digest: tree, pin: pin}
-	if err = a.look(ctx, s); err != nil {
+	if err = a.lookFar(ctx, s); err != nil {
 		a.Release()
+		if !known && errors.Is(err, ErrNotFound) {
+			_ = os.Remove(filepath.Join(s.lazyPath(tree), lazyTreeFile)) // it is not so
+		}
 		return nil, err
 	}
 	return a, nil
+}
+
+// lookFar is look for a tree of which nothing may be here.
+func (a *Added) lookFar(ctx context.Context, s *Store) error {
+	t, err := s.OpenLazyTree(ctx, a.Tree)
+	if err != nil {
+		return err
+	}
+	src, err := t.source(ctx) // whose error tells whether the remote has it
+	if err != nil {
+		return err
+	}
+	if root := src.Root(); src.Large(root) {
+		a.Bytes = root.Size // reading all of it is not worth more
+	} else if err := a.look(ctx, s); err != nil {
+		return err
+	}
+	a.Files = src.Files()
+	return nil
 }
 
 // look fills in what the tree says of itself.
@@ -170,9 +193,6 @@ func (a *Added) look(ctx context.Context, s *Store) error {
 		}
 		a.Digest = e.Digest
 	}
-	if lt, err := s.OpenLazyTree(ctx, a.Tree); err == nil {
-		a.Files = lt.files()
-	}
 	return nil
 }
 
@@ -184,7 +204,7 @@ func (s *Store) addedWhole(ctx context.Context, tree Digest) (*Added, error) {
 	}
 	a := &Added{Tree: tree, Digest: tree, pin: pin}
 	err = a.look(ctx, s)
-	if a.Files = 0; err == nil {
+	if err == nil {
 		err = s.Walk(ctx, tree, func(_ string, e Entry) error {
 			if e.IsRegular() {
 				a.Files++
@@ -266,12 +286,11 @@ func (s *Store) complete(ctx context.Context, tree Digest, progress Progress) (*
 	if err != nil {
 		return nil, err
 	}
-	if files := a.Files; a.Single {
+	if a.Single {
 		if err := a.look(ctx, s); err != nil {
 			a.Release()
 			return nil, err
 		}
-		a.Files = files
 	}
 	return a, nil
 }

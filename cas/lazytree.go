@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path"
 	"sync"
 )
 
@@ -129,16 +131,6 @@ func joinLine(errs []error) error {
 	return err
 }
 
-// files is how many files the tree has, as the remote says; 0 if it is not open.
-func (t *LazyTree) files() int64 {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.src == nil {
-		return 0
-	}
-	return t.src.Files()
-}
-
 // Root is the tree's own entry.
 func (t *LazyTree) Root(ctx context.Context) (LazyEntry, error) {
 	src, err := t.source(ctx)
@@ -148,11 +140,18 @@ func (t *LazyTree) Root(ctx context.Context) (LazyEntry, error) {
 	return src.Root(), nil
 }
 
+func dirName(dir LazyEntry) string {
+	if dir.Name == "" {
+		return ""
+	}
+	return fmt.Sprintf("directory %q", dir.Name)
+}
+
 // Large reports whether a directory is better looked into than read.
 func (t *LazyTree) Large(ctx context.Context, dir LazyEntry) (bool, error) {
 	src, err := t.source(ctx)
 	if err != nil {
-		return false, t.failed(dir.Name, err)
+		return false, t.failed(dirName(dir), err)
 	}
 	return src.Large(dir), nil
 }
@@ -161,11 +160,11 @@ func (t *LazyTree) Large(ctx context.Context, dir LazyEntry) (bool, error) {
 func (t *LazyTree) Tree(ctx context.Context, dir LazyEntry) (*Tree, []LazyEntry, error) {
 	src, err := t.source(ctx)
 	if err != nil {
-		return nil, nil, t.failed(dir.Name, err)
+		return nil, nil, t.failed(dirName(dir), err)
 	}
 	tree, entries, err := src.Tree(ctx, dir)
 	if err != nil {
-		return nil, nil, t.failed(dir.Name, err)
+		return nil, nil, t.failed(dirName(dir), err)
 	}
 	return tree, entries, nil
 }
@@ -174,7 +173,7 @@ func (t *LazyTree) Tree(ctx context.Context, dir LazyEntry) (*Tree, []LazyEntry,
 func (t *LazyTree) Lookup(ctx context.Context, dir LazyEntry, name string) (LazyEntry, error) {
 	src, err := t.source(ctx)
 	if err != nil {
-		return LazyEntry{}, t.failed(name, err)
+		return LazyEntry{}, t.failed(fmt.Sprintf("%q", name), err)
 	}
 	return src.Lookup(ctx, dir, name)
 }
@@ -187,12 +186,12 @@ func (e *errRemote) Error() string { return e.err.Error() }
 
 func (e *errRemote) Is(target error) bool { return target != ErrNotFound && errors.Is(e.err, target) }
 
-// failed words that something of the tree cannot be had.
-func (t *LazyTree) failed(name string, err error) error {
-	if name != "" {
-		name = fmt.Sprintf("%q of ", name)
+// failed words that something of the tree, or all of it, cannot be had.
+func (t *LazyTree) failed(what string, err error) error {
+	if what != "" {
+		what += " of "
 	}
-	return &errRemote{fmt.Errorf("read %stree %s from remote %s: %w", name, t.root.Short(), t.remotes[0], err)}
+	return &errRemote{fmt.Errorf("read %stree %s from remote %s: %w", what, t.root.Short(), t.remotes[0], err)}
 }
 
 // maxLazyIndex bounds what a store remembers of lazy trees that are read by
@@ -245,6 +244,26 @@ func (s *Store) meet(t *LazyTree, entries []LazyEntry) error {
 	return nil
 }
 
+// lazyLookup is Lookup for a tree that is not in the store: of a large directory
+// it reads what it needs. The entry is met.
+func (s *Store) lazyLookup(ctx context.Context, tree Digest, parts []string) (Entry, error) {
+	t, err := s.OpenLazyTree(ctx, tree)
+	if err != nil {
+		return Entry{}, err
+	}
+	e, err := t.Root(ctx)
+	for i := 0; i < len(parts) && err == nil; i++ {
+		if e.Kind != KindDir {
+			return Entry{}, fmt.Errorf("%q is a %s, not a directory: %w", path.Join(parts[:i]...), e.Kind, ErrNotFound)
+		}
+		e, err = t.Lookup(ctx, e, parts[i])
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	return e.Entry, s.meet(t, []LazyEntry{e})
+}
+
 // lazyBlob brings a blob that was met in a lazy tree, whole; [ErrNotFound] if
 // none was.
 func (s *Store) lazyBlob(ctx context.Context, d Digest) error {
@@ -258,4 +277,45 @@ func (s *Store) lazyBlob(ctx context.Context, d Digest) error {
 	}
 	defer f.Close()
 	return f.Complete(ctx, nil)
+}
+
+// CopyBlob writes the bytes of a blob to w: from the store, else as they come
+// from a remote ([Store.OpenBlob]), each verified before it is written.
+func (s *Store) CopyBlob(ctx context.Context, w io.Writer, d Digest) error {
+	spot, ok := s.met(d)
+	if !ok || s.HasBlob(d) {
+		b, err := s.OpenBlob(ctx, d)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		_, err = io.Copy(w, b)
+		return err
+	}
+	f, err := spot.tree.OpenFile(ctx, spot.entry)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	r := f.Reader()
+	buf := make([]byte, min(spot.entry.Size, 1<<20))
+	for off := int64(0); off < spot.entry.Size; {
+		n, err := r.ReadAt(ctx, buf, off)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		if _, err := w.Write(buf[:n]); err != nil {
+			return err
+		}
+		off += int64(n)
+	}
+	return f.Complete(ctx, nil)
+}
+
+// LocalBytes is how many bytes of a blob of size bytes are here.
+func (s *Store) LocalBytes(d Digest, size int64) int64 {
+	if s.HasWholeBlob(d, size) {
+		return size
+	}
+	return s.partialBytes(d, size)
 }

@@ -195,6 +195,21 @@ func (s *Store) openShared(path string) (*os.File, error) {
 // Size of the whole blob in bytes.
 func (p *Partial) Size() int64 { return p.size }
 
+// partialBytes is how many bytes of a blob are here in part.
+func (s *Store) partialBytes(d Digest, size int64) int64 {
+	if size <= outboardMin {
+		return 0
+	}
+	b, err := os.ReadFile(s.partialPath(d) + ".map")
+	p := Partial{size: size}
+	if err != nil || int64(len(b)) != p.mapSize() {
+		return 0
+	}
+	p.present = b[partialHeader:]
+	p.count()
+	return p.Local()
+}
+
 // Whole reports whether every group is there: then [Partial.Promote].
 func (p *Partial) Whole() bool {
 	p.mu.Lock()

@@ -47,5 +47,5 @@ func (s *Store) RemoveRemoteFiles(ctx context.Context, remote string) error {
 	if err := syncDir(filepath.Dir(dir)); err != nil && !noFile(err) {
 		return err
 	}
-	return nil
+	return s.Refresh(ctx) // mounts show the names on it
 }

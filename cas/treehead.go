@@ -61,6 +61,15 @@ func (s *Store) lazyHead(ctx context.Context, tree Digest) (TreeHead, error) {
 // SingleFile returns path and entry of the one file of a Single tree; ok is
 // false for any other tree.
 func (s *Store) SingleFile(ctx context.Context, tree Digest) (name string, e Entry, ok bool, err error) {
+	if t, err := s.OpenLazyTree(ctx, tree); err == nil && !s.HasTree(tree) {
+		root, err := t.Root(ctx)
+		if err != nil {
+			return "", Entry{}, false, err
+		}
+		if large, err := t.Large(ctx, root); large || err != nil {
+			return "", Entry{}, false, err // of many entries, and not worth reading
+		}
+	}
 	h, err := s.Head(ctx, tree)
 	if err != nil {
 		return "", Entry{}, false, err

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/curi-store/curi/internal/fault"
@@ -183,6 +184,13 @@ func (s *Store) walk(ctx context.Context, tree Digest, dir string, depth int, fn
 // Lookup follows a slash-separated path inside the tree; "" or "." is the tree
 // itself as a KindDir entry. Symlinks are not followed. Missing: [ErrNotFound].
 func (s *Store) Lookup(ctx context.Context, tree Digest, name string) (Entry, error) {
+	if parts := splitPath(name); len(parts) > 0 && !s.HasTree(tree) && s.HasLazyTree(tree) {
+		e, err := s.lazyLookup(ctx, tree, parts)
+		if err != nil {
+			err = fmt.Errorf("look up %q: %w", name, err)
+		}
+		return e, err
+	}
 	t, err := s.Tree(ctx, tree)
 	if err != nil {
 		return Entry{}, err
@@ -210,4 +218,9 @@ func (s *Store) Lookup(ctx context.Context, tree Digest, name string) (Entry, er
 		}
 	}
 	return e, nil
+}
+
+// splitPath lists the elements of a slash-separated path that say something.
+func splitPath(name string) []string {
+	return slices.DeleteFunc(strings.Split(name, "/"), func(elem string) bool { return elem == "" || elem == "." })
 }

@@ -169,7 +169,8 @@ func FuzzRecipe(f *testing.F) {
 			return
 		}
 		_, _ = rc.Lookup(t.Context(), rc.Root(), "file-0000001")
-		_ = rc.Walk(t.Context(), rc.Root(), func(Node) error { return nil })
+		w := treeWalk{rc: rc, seen: map[cas.Digest]bool{}}
+		_ = w.walk(t.Context(), rc.Root(), 0)
 		_, _ = rc.rows(t.Context(), 0, min(rc.head.stream, 1<<30))
 	})
 }

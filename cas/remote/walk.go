@@ -48,31 +48,3 @@ func (w *treeWalk) walk(ctx context.Context, dir Node, depth int) error {
 	}
 	return nil
 }
-
-// Walk calls fn for every file below dir, as often as it is named, in order of
-// the names. It stops at fn's first error.
-func (rc *Recipe) Walk(ctx context.Context, dir Node, fn func(Node) error) error {
-	return rc.walkAll(ctx, dir, 0, fn)
-}
-
-func (rc *Recipe) walkAll(ctx context.Context, dir Node, depth int, fn func(Node) error) error {
-	if depth > maxDepth {
-		return fmt.Errorf("tree %s: more than %d levels: %w", dir.Digest, maxDepth, cas.ErrInvalid)
-	}
-	_, nodes, err := rc.Tree(ctx, dir)
-	if err != nil {
-		return err
-	}
-	for _, n := range nodes {
-		switch {
-		case n.Kind == cas.KindDir:
-			err = rc.walkAll(ctx, n, depth+1, fn)
-		case n.IsRegular():
-			err = fn(n)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}

@@ -89,7 +89,11 @@ func (a *app) openStore(ctx context.Context, create bool) (*cas.Store, error) {
 		return nil, fmt.Errorf("store from %s: %w", from, err)
 	}
 	a.opened = s
-	a.reader = remote.NewReader(s, remote.BucketOptions{Helper: helperBeside(), Logger: a.logger()})
+	o := remote.BucketOptions{Helper: helperBeside()}
+	if a.verbose {
+		o.Logger = a.logger() // else what fails in the end says so itself
+	}
+	a.reader = remote.NewReader(s, o)
 	s.UseRemotes(a.reader)
 	if s.Created() {
 		a.firstUse(ctx, s)

@@ -18,7 +18,8 @@ func newCat(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cat REF",
 		Short: "Write a file's bytes to stdout",
-		Long:  `Write the bytes of a file to stdout: of an artifact that is one file, or of a file inside any REF.`,
+		Long: `Write the bytes of a file to stdout: of an artifact that is one file, or of a file inside any REF. What only
+a remote has comes from there, verified, and stays.`,
 		Example: `  curi cat metrics
   curi cat evaluate.accuracy/accuracy.json
   curi cat train@last/log.txt
@@ -33,36 +34,33 @@ func (a *app) cat(ctx context.Context, ref string) error {
 	if a.json {
 		return usagef("curi cat writes bytes and has no --json; curi show %s --json describes the file", ref)
 	}
-	s, err := a.existingStore(ctx)
+	s, t, _, err := a.resolveLazy(ctx, ref)
 	if err != nil {
 		return err
 	}
-	if rt, err := a.findRemote(ctx, s, ref); err != nil {
-		return err
-	} else if rt != nil && !s.HasTree(rt.version.Tree) {
-		return a.catRemote(ctx, s, rt)
+	switch {
+	case t.WorkDir != "":
+		err = a.catDisk(t.WorkDir)
+	case t.Blob.IsZero():
+		return notAFile(ctx, s, t)
+	default:
+		err = s.CopyBlob(ctx, a.out, t.Blob)
 	}
-	s, t, err := a.resolveLocal(ctx, ref)
-	if err != nil {
-		return err
-	}
-	r, err := func() (io.ReadCloser, error) {
-		if t.WorkDir != "" {
-			return os.Open(t.WorkDir)
-		}
-		if t.Blob.IsZero() {
-			return nil, notAFile(ctx, s, t)
-		}
-		return s.OpenBlob(ctx, t.Blob)
-	}()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if _, err := io.Copy(a.out, r); err != nil && !errors.Is(err, syscall.EPIPE) {
+	if err != nil && !errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("copying %s to stdout: %w", ref, err)
 	}
 	return nil
+}
+
+// catDisk writes a file of a work directory.
+func (a *app) catDisk(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(a.out, f)
+	return err
 }
 
 func notAFile(ctx context.Context, s *cas.Store, t stages.Target) error {

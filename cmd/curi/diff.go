@@ -49,11 +49,11 @@ and metadata that differs. Nothing is printed where they are the same.`,
 }
 
 func (a *app) diff(ctx context.Context, from, to string) (int, error) {
-	s, old, err := a.resolve(ctx, from)
+	s, old, _, err := a.resolveLazy(ctx, from)
 	if err != nil {
 		return 0, err
 	}
-	_, now, err := a.resolve(ctx, to)
+	_, now, _, err := a.resolveLazy(ctx, to)
 	if err != nil {
 		return 0, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type listedJSON struct {
 	Bytes   int64      `json:"bytes"`
 	MadeBy  string     `json:"made_by"`
 	Time    time.Time  `json:"time"`
+	Local   bool       `json:"local"` // all of it is here
 }
 
 func newLs(a *app) *cobra.Command {
@@ -29,7 +31,9 @@ func newLs(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ls [PREFIX]",
 		Short: "List artifacts",
-		Long:  `List the newest version of every artifact, or of those whose name begins with PREFIX.`,
+		Long: `List the newest version of every artifact, or of those whose name begins with PREFIX,
+and what the remotes had at the last pull, as REMOTE/NAME. Where not all is here,
+HERE says of what all is, a part, or nothing.`,
 		Example: `  curi ls
   curi ls mod
   curi ls --versions model
@@ -71,7 +75,7 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 				bad = true
 				continue
 			}
-			l := listedJSON{Name: v.Name, Version: v.N, Tags: v.Tags, Tree: v.Tree, Kind: "directory", Bytes: t.Bytes(), MadeBy: v.MadeBy, Time: v.Time}
+			l := listedJSON{Name: v.Name, Version: v.N, Tags: v.Tags, Tree: v.Tree, Kind: "directory", Bytes: t.Bytes(), MadeBy: v.MadeBy, Time: v.Time, Local: s.HasTree(v.Tree)}
 			if l.Tags == nil {
 				l.Tags = []string{}
 			}
@@ -101,14 +105,34 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 		return nil
 	}
 	var rows [][]string
+	head := []string{"NAME", ">VERSION", "KIND", ">SIZE", "MADE", "BY", "TAGS"}
+	elsewhere := slices.ContainsFunc(list, func(l listedJSON) bool { return !l.Local })
 	for _, l := range list {
 		name := l.Name
 		if all {
 			name = fmt.Sprintf("%s@%d", l.Name, l.Version)
 		}
-		rows = append(rows, []string{name, fmt.Sprint(l.Version), l.Kind, size(l.Bytes), age(l.Time), orDash(l.MadeBy), strings.Join(l.Tags, " ")})
+		row := []string{name, fmt.Sprint(l.Version), l.Kind, size(l.Bytes), age(l.Time), orDash(l.MadeBy), strings.Join(l.Tags, " ")}
+		if elsewhere {
+			row = slices.Insert(row, 4, here(s, l))
+		}
+		rows = append(rows, row)
 	}
-	return a.table([]string{"NAME", ">VERSION", "KIND", ">SIZE", "MADE", "BY", "TAGS"}, rows)
+	if elsewhere {
+		head = slices.Insert(head, 4, "HERE")
+	}
+	return a.table(head, rows)
+}
+
+// here says how much of what is listed the store has.
+func here(s *cas.Store, l listedJSON) string {
+	switch {
+	case l.Local:
+		return "all"
+	case s.HasLazyTree(l.Tree):
+		return "part" // as far as it was read
+	}
+	return "no"
 }
 
 // listRemotes lists what the remotes had at the last pull, as REMOTE/NAME.
@@ -128,7 +152,7 @@ func listRemotes(ctx context.Context, s *cas.Store, prefix string, all bool) ([]
 			vs = seen.Newest("")
 		}
 		for _, v := range vs {
-			l := listedJSON{Name: c.Name + "/" + v.Name, Version: v.N, Tags: seen.TagsOf(v), Tree: v.Tree, Kind: "directory", Bytes: v.Bytes, MadeBy: v.MadeBy, Time: v.Time}
+			l := listedJSON{Name: c.Name + "/" + v.Name, Version: v.N, Tags: seen.TagsOf(v), Tree: v.Tree, Kind: "directory", Bytes: v.Bytes, MadeBy: v.MadeBy, Time: v.Time, Local: s.HasTree(v.Tree)}
 			if v.Single {
 				l.Kind = "file"
 			}

@@ -18,7 +18,8 @@ func newPath(a *app) *cobra.Command {
 		Use:   "path REF",
 		Short: "Print a path that can be opened now",
 		Long: `Print a path that can be opened now and stays as long as the thing does: in a
-mount if one serves, else in a read-only view that the store keeps. Of a store
+mount if one serves, else in a read-only view that the store keeps. What only a
+remote has comes when it is read, in a mount; without one, it comes now. Of a store
 that is full or can only be read, where there may be no view, files have a path all
 the same; for a directory use a mount.`,
 		Example: `  curi path digits
@@ -27,11 +28,7 @@ the same; for a directory use a mount.`,
 		Args:              nargs(1, 1, "one REF"),
 		ValidArgsFunction: a.completeRefs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			s, t, err := a.resolveLocal(c.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			p, err := lastingPath(c.Context(), s, t)
+			p, err := a.path(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -41,6 +38,31 @@ the same; for a directory use a mount.`,
 			return a.printf("%s\n", p)
 		},
 	}
+}
+
+// path is a path of what a REF means. What only a remote has is in a mount, if
+// one serves, before its bytes are here; else they come now.
+func (a *app) path(ctx context.Context, ref string) (string, error) {
+	s, t, remote, err := a.resolveLazy(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	if remote != nil && !s.HasTree(t.Tree) {
+		if m, ok := servingMount(ctx, s); ok {
+			inside, err := insidePath(ctx, s, t)
+			if err != nil {
+				return "", err
+			}
+			v := remote.version
+			return filepath.Join(m.Dir, "remotes", remote.config.Name, fmt.Sprintf("%s@%d", v.Name, v.N), filepath.FromSlash(inside)), nil
+		}
+	}
+	if remote != nil {
+		if s, t, err = a.resolveLocal(ctx, ref); err != nil {
+			return "", err
+		}
+	}
+	return lastingPath(ctx, s, t)
 }
 
 // lastingPath is a path of a target that stays as long as the target does.
@@ -95,6 +117,9 @@ func stillThere(ctx context.Context, s *cas.Store, t stages.Target, inside strin
 	}
 	gone := func(path string) error {
 		return notFoundf("%s: the bytes of %s are no longer in the store %s; add or make it again (curi fsck names all that is missing)", t.Ref, path, s.Dir())
+	}
+	if !s.HasTree(t.Tree) {
+		return nil // a remote has it
 	}
 	e, err := s.Lookup(ctx, t.Tree, inside)
 	if err != nil {

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"path"
 	"strings"
 	"syscall"
 
@@ -93,118 +91,34 @@ func (a *app) resolveLocal(ctx context.Context, ref string) (*cas.Store, stages.
 	return s, target, err
 }
 
-// openTarget opens the recipe of a target, and finds the node it means.
-func (a *app) openTarget(ctx context.Context, t *remoteTarget) (*remote.Remote, *remote.Recipe, remote.Node, error) {
-	r, err := a.openRemote(ctx, t.config, false)
+// resolveLazy is resolve for commands that read what they need, from where it
+// is. remote is nil for what is not a remote's.
+func (a *app) resolveLazy(ctx context.Context, ref string) (s *cas.Store, t stages.Target, remote *remoteTarget, err error) {
+	if s, err = a.existingStore(ctx); err != nil {
+		return nil, t, nil, err
+	}
+	if remote, err = a.findRemote(ctx, s, ref); err != nil {
+		return nil, t, nil, err
+	}
+	if remote == nil {
+		s, t, err = a.resolve(ctx, ref)
+		return s, t, nil, err
+	}
+	added, err := s.Adopt(ctx, remote.config.Name, remote.version.Tree)
 	if err != nil {
-		return nil, nil, remote.Node{}, err
+		return nil, t, nil, err
 	}
-	rc, err := r.Recipe(ctx, t.version.Tree)
-	var n remote.Node
-	if err == nil {
-		n, err = findNode(ctx, rc, t)
-	}
-	if err != nil {
-		r.Close()
-		return nil, nil, n, fmt.Errorf("%s: %w", t.ref, err)
-	}
-	return r, rc, n, nil
-}
-
-func findNode(ctx context.Context, rc *remote.Recipe, t *remoteTarget) (remote.Node, error) {
-	n := rc.Root()
-	if t.path == "" && t.version.Single {
-		// The name means the file.
-		for n.Kind == cas.KindDir {
-			_, below, err := rc.Tree(ctx, n)
-			if err != nil {
-				return n, err
-			}
-			if len(below) != 1 {
-				return n, fmt.Errorf("said to be a single file, and is not one: %w", cas.ErrCorrupt)
-			}
-			n = below[0]
-		}
-		return n, nil
-	}
-	for part := range strings.SplitSeq(t.path, "/") {
-		if part == "" || part == "." {
-			continue
-		}
-		if n.Kind != cas.KindDir {
-			return n, fmt.Errorf("nothing lies below a %s: %w", n.Kind, cas.ErrNotFound)
-		}
-		var err error
-		if n, err = rc.Lookup(ctx, n, part); err != nil {
-			return n, err
-		}
-	}
-	return n, nil
-}
-
-// catRemote writes a file of a remote to stdout: from the store what is here,
-// else from the remote, verified before it is written.
-func (a *app) catRemote(ctx context.Context, s *cas.Store, t *remoteTarget) error {
-	r, rc, n, err := a.openTarget(ctx, t)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if !n.IsRegular() {
-		return usagef("%s is a %s; name a file in it (curi show %s lists them)", t.ref, n.Kind, t.ref)
-	}
-	if b, err := s.OpenBlob(ctx, n.Digest); err == nil {
-		defer b.Close()
-		_, err = io.Copy(a.out, b)
-		return err
-	}
-	return rc.WriteFile(ctx, s, n, a.out)
+	// Not pinned any longer: what was used just now is not collected.
+	added.Release()
+	t, err = stages.Inside(ctx, s, remote.ref, remote.name(), remote.version.Tree, remote.path)
+	return s, t, remote, err
 }
 
 // describeRemote is describe for what is on a remote.
-func (a *app) describeRemote(ctx context.Context, s *cas.Store, t *remoteTarget) (thing, []cas.Entry, error) {
-	v := t.version
-	d := thing{Name: t.config.Name + "/" + v.Name, Version: v.N, Tags: t.tags, Ref: path.Join(t.name(), t.path),
-		Tree: v.Tree, Digest: v.Tree, Kind: "directory", Meta: map[string]string{}, MadeBy: v.MadeBy, Time: &v.Time, By: v.By, Remote: t.config.Name}
-	r, rc, n, err := a.openTarget(ctx, t)
-	if err != nil {
-		return d, nil, err
-	}
-	defer r.Close()
-	root, _, err := rc.Tree(ctx, rc.Root())
-	if err != nil {
-		return d, nil, err
-	}
-	d.Meta = root.Attrs.Meta()
-	d.Digest = n.Digest
-	switch {
-	case n.Kind == cas.KindSymlink:
-		d.Kind, d.Target = "symlink", n.Target
-		return d, nil, nil
-	case n.Kind == cas.KindDir:
-		err := rc.Walk(ctx, n, func(n remote.Node) error {
-			d.Files++
-			d.Bytes += n.Size
-			if s.HasBlob(n.Digest) {
-				d.LocalBytes += n.Size
-			}
-			return nil
-		})
-		if err != nil {
-			return d, nil, err
-		}
-		dir, _, err := rc.Tree(ctx, n)
-		if err != nil {
-			return d, nil, err
-		}
-		return d, dir.Entries, nil
-	}
-	d.Kind, d.Files, d.Bytes, d.File = "file", 1, n.Size, t.path
-	if d.File == "" {
-		d.File = n.Name
-	}
-	if s.HasBlob(n.Digest) {
-		d.LocalBytes = n.Size
-	}
-	return d, nil, nil
+func describeRemote(ctx context.Context, s *cas.Store, t stages.Target, r *remoteTarget) (thing, error) {
+	d, err := describe(ctx, s, t)
+	v := r.version
+	d.Name, d.Version, d.Tags = r.config.Name+"/"+v.Name, v.N, r.tags
+	d.MadeBy, d.Time, d.By, d.Remote = v.MadeBy, &v.Time, v.By, r.config.Name
+	return d, err
 }

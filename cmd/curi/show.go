@@ -37,23 +37,14 @@ made it. See "curi help ref" for how things are named.`,
 }
 
 func (a *app) show(ctx context.Context, ref string) error {
-	s, err := a.existingStore(ctx)
-	if err != nil {
-		return err
-	}
-	rt, err := a.findRemote(ctx, s, ref)
+	s, t, remote, err := a.resolveLazy(ctx, ref)
 	if err != nil {
 		return err
 	}
 	var d thing
-	var entries []cas.Entry
-	if rt != nil {
-		d, entries, err = a.describeRemote(ctx, s, rt)
+	if remote != nil {
+		d, err = describeRemote(ctx, s, t, remote)
 	} else {
-		var t stages.Target
-		if s, t, err = a.resolve(ctx, ref); err != nil {
-			return err
-		}
 		d, err = describe(ctx, s, t)
 	}
 	if err != nil {
@@ -62,7 +53,8 @@ func (a *app) show(ctx context.Context, ref string) error {
 	if a.json {
 		return a.printJSON(d)
 	}
-	if rt == nil && d.Kind == "directory" && !a.quiet {
+	var entries []cas.Entry
+	if d.Kind == "directory" && !a.quiet {
 		t, err := s.Tree(ctx, d.Digest)
 		if err != nil {
 			return err

@@ -92,9 +92,7 @@ func describe(ctx context.Context, s *cas.Store, t stages.Target) (thing, error)
 		return d, d.countTree(ctx, s, e.Digest)
 	}
 	d.Kind, d.File, d.Bytes, d.Files = "file", inside, e.Size, 1
-	if s.HasBlob(e.Digest) {
-		d.LocalBytes = e.Size
-	}
+	d.LocalBytes = s.LocalBytes(e.Digest, e.Size)
 	return d, nil
 }
 
@@ -113,9 +111,7 @@ func (d *thing) countTree(ctx context.Context, s *cas.Store, tree cas.Digest) er
 		if e.Kind == cas.KindFile || e.Kind == cas.KindExecutable {
 			d.Files++
 			d.Bytes += e.Size
-			if s.HasBlob(e.Digest) {
-				d.LocalBytes += e.Size
-			}
+			d.LocalBytes += s.LocalBytes(e.Digest, e.Size)
 		}
 		return nil
 	})

@@ -165,7 +165,8 @@ sizes are bytes; times are RFC 3339.
 
     add         {"name","version","digest","tree","bytes","files","new"}; digest is
                 the file's own for a single file, else the tree's
-    ls          [{"name","version","tags","tree","kind","bytes","made_by","time"}]
+    ls          [{"name","version","tags","tree","kind","bytes","made_by","time",
+                "local"}]; local is whether all of it is here
     show        {"name","version","tags","digest","tree","kind","bytes","files",
                 "local_bytes","meta","made_by","time","ref","file"}; for a run also "run",
                 for a work directory "path"
