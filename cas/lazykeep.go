@@ -27,15 +27,23 @@ const (
 	keepBytes = 16 << 20
 )
 
-// add takes over b, the bytes of d.
+// add takes over b, the bytes of d. It waits for the disk where that cannot
+// follow.
 func (k *keeper) add(d Digest, b []byte) {
+	if k.put(d, b) > 4*keepBytes {
+		k.run()
+	}
+}
+
+// put is add without a wait, and returns how many bytes are waiting.
+func (k *keeper) put(d Digest, b []byte) int64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.waiting == nil {
 		k.waiting = map[Digest][]byte{}
 	}
 	if _, ok := k.waiting[d]; ok {
-		return
+		return k.bytes
 	}
 	k.waiting[d] = b
 	k.bytes += int64(len(b))
@@ -48,6 +56,7 @@ func (k *keeper) add(d Digest, b []byte) {
 	case k.timer == nil:
 		k.timer = time.AfterFunc(keepDelay, k.run)
 	}
+	return k.bytes
 }
 
 func (k *keeper) find(d Digest) ([]byte, bool) {
@@ -58,7 +67,9 @@ func (k *keeper) find(d Digest) ([]byte, bool) {
 }
 
 func (k *keeper) run() {
-	if err := k.flush(context.Background()); err != nil {
+	if err := k.flush(context.Background()); cannotWrite(err) {
+		k.t.s.log.Debug("files that came from a remote are not kept", "tree", k.t.root, "err", err)
+	} else if err != nil {
 		k.t.s.log.Warn("files that came from a remote are not kept", "tree", k.t.root, "err", err)
 	}
 }

@@ -39,6 +39,12 @@ func (p *Pages) Read(at int64) []byte {
 	return b
 }
 
+// Has reports whether something is kept from offset at on.
+func (p *Pages) Has(at int64) bool {
+	_, err := os.Lstat(p.path(at))
+	return err == nil
+}
+
 // Write keeps b, which begins at offset at. That it cannot is no error: the
 // next reader asks the remote.
 func (p *Pages) Write(at int64, b []byte) {

@@ -26,9 +26,31 @@ type LazyTree struct {
 
 // lazyTrees are the lazy trees that a store has open.
 type lazyTrees struct {
-	mu    sync.Mutex
-	open  map[Digest]*LazyTree
-	index map[Digest]lazySpot
+	mu     sync.Mutex
+	open   map[Digest]*LazyTree
+	loaded []*LazyTree // those that hold something in memory, the one loaded last last
+	index  map[Digest]lazySpot
+}
+
+// maxLoaded bounds how many lazy trees hold what a remote said of them in
+// memory: each up to some tens of MiB. The others read it again from the disk.
+const maxLoaded = 16
+
+// load notes that a tree holds something in memory, which another may have to
+// let go. Who reads from that one just then goes on.
+func (l *lazyTrees) load(t *LazyTree) {
+	l.mu.Lock()
+	l.loaded = append(l.loaded, t)
+	var old *LazyTree
+	if len(l.loaded) > maxLoaded {
+		old, l.loaded = l.loaded[0], l.loaded[1:]
+	}
+	l.mu.Unlock()
+	if old != nil {
+		old.mu.Lock()
+		old.src = nil
+		old.mu.Unlock()
+	}
 }
 
 // lazySpot is where a directory or a file was met.
@@ -107,8 +129,9 @@ func (t *LazyTree) source(ctx context.Context) (RemoteTree, error) {
 		src, err := t.s.remotes.Open(ctx, remote, t.root, t.pages)
 		if err == nil {
 			t.mu.Lock()
-			defer t.mu.Unlock()
 			t.src = src
+			t.mu.Unlock()
+			t.s.lazy.load(t)
 			return src, nil
 		}
 		if ctx.Err() != nil {
@@ -128,6 +151,13 @@ func joinLine(errs []error) error {
 	for _, e := range errs[1:] {
 		err = fmt.Errorf("%w; %w", err, e)
 	}
+	return err
+}
+
+// Reach opens the tree, from what is kept of it or at its remote: [ErrNotFound]
+// where the remote does not have it.
+func (t *LazyTree) Reach(ctx context.Context) error {
+	_, err := t.source(ctx)
 	return err
 }
 

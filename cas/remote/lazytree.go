@@ -122,7 +122,7 @@ type block struct {
 }
 
 const (
-	maxBlocks  = 32 << 20  // bytes that are kept
+	maxBlocks  = 8 << 20   // bytes that are kept
 	blockMin   = 128 << 10 // read ahead at once, at first
 	blockMax   = 4 << 20
 	blockSlack = 512 << 10

@@ -233,6 +233,9 @@ func (rc *Recipe) tree(ctx context.Context, dir Node) (*cas.Tree, []place, error
 	// verified, and they have to meet.
 	enc := make([]byte, 0, min(dir.place.length, 16<<20))
 	var places []place
+	if err := rc.gather(ctx, from, to); err != nil {
+		return nil, nil, err
+	}
 	for i := from; i < to; i++ {
 		p, err := rc.part(ctx, i, dir)
 		if err != nil {
@@ -255,6 +258,58 @@ func (rc *Recipe) tree(ctx context.Context, dir Node) (*cas.Tree, []place, error
 		err = fmt.Errorf("%d entries have %d places: %w", len(t.Entries), len(places), cas.ErrCorrupt)
 	}
 	return t, places, err
+}
+
+// gatherSize is how much of a recipe is read at once, where much is wanted.
+const gatherSize = 4 << 20
+
+// gather reads the tree pages from to to that are not here, which lie beside
+// each other, by few requests.
+func (rc *Recipe) gather(ctx context.Context, from, to int) error {
+	var runs [][]treePageInfo
+	size := int64(0)
+	for _, p := range rc.head.treePages[from:to] {
+		rc.mu.Lock()
+		_, ok := rc.pages[p.at]
+		ok = ok || p.at+p.stored <= int64(len(rc.begin))
+		rc.mu.Unlock()
+		if ok || rc.keep != nil && rc.keep.Has(p.at) {
+			size = gatherSize // the next one lies elsewhere
+			continue
+		}
+		if size+p.stored > gatherSize || len(runs) == 0 {
+			runs, size = append(runs, nil), 0
+		}
+		runs[len(runs)-1] = append(runs[len(runs)-1], p)
+		size += p.stored
+	}
+	return each(ctx, len(runs), fetchers, func(ctx context.Context, i int) error {
+		run := runs[i]
+		if len(run) == 1 {
+			return nil // as any other page
+		}
+		at := run[0].at
+		last := run[len(run)-1]
+		b := make([]byte, last.at+last.stored-at)
+		if n, err := rc.b.ReadAt(ctx, rc.key, b, at); err != nil && !(errors.Is(err, io.EOF) && n == len(b)) {
+			return cutOff(rc.key, err)
+		}
+		for _, p := range run {
+			packed := b[p.at-at:][:p.stored]
+			raw := make([]byte, p.raw)
+			if zstdInto(raw, packed) != nil {
+				continue // damaged on the way: it is read again by itself
+			}
+			if rc.keep != nil {
+				rc.keep.Write(p.at, packed)
+			}
+			rc.mu.Lock()
+			rc.room(len(raw))
+			rc.pages[p.at] = raw
+			rc.mu.Unlock()
+		}
+		return nil
+	})
 }
 
 // whole returns a directory of a page of whole trees.

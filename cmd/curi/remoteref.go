@@ -104,12 +104,15 @@ func (a *app) resolveLazy(ctx context.Context, ref string) (s *cas.Store, t stag
 		s, t, err = a.resolve(ctx, ref)
 		return s, t, nil, err
 	}
-	added, err := s.Adopt(ctx, remote.config.Name, remote.version.Tree)
-	if err != nil {
-		return nil, t, nil, err
+	if !s.HasTree(remote.version.Tree) {
+		lazy, err := s.OpenTreeOf(ctx, remote.config.Name, remote.version.Tree)
+		if err == nil {
+			err = lazy.Reach(ctx)
+		}
+		if err != nil {
+			return nil, t, nil, fmt.Errorf("%s: %w", ref, err)
+		}
 	}
-	// Not pinned any longer: what was used just now is not collected.
-	added.Release()
 	t, err = stages.Inside(ctx, s, remote.ref, remote.name(), remote.version.Tree, remote.path)
 	return s, t, remote, err
 }
