@@ -46,9 +46,9 @@ type Options struct {
 	// whether there was one. It may wait for others who make it now. run is the
 	// id that this call's run gets if there is none.
 	Elsewhere func(ctx context.Context, k stages.Key, run string) (bool, error)
-	// Bring, if it is set, brings what the store lacks of the inputs, before the
-	// command starts. The plan keeps it.
-	Bring func(context.Context, *stages.Plan) error
+	// Prefetch tells which inputs that lie on a remote are brought whole before
+	// the command starts; nil: none, they come when they are read.
+	Prefetch func(input string) bool
 	// Owe, if it is set, is told of a result just before it is the key's, so
 	// that others get it whatever happens to this process.
 	Owe func(context.Context, stages.Key, stages.Result) error

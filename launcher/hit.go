@@ -26,7 +26,8 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("look for a result of stage %s: %w", e.p.Name, err)
 	}
 	// First: from now on no collection takes it for unused.
-	if err := stages.NoteHit(ctx, e.s, e.p, found); err != nil {
+	run, err := stages.NoteHit(ctx, e.s, e.p, found)
+	if err != nil {
 		if _, rerr := e.s.Ref(ctx, "stage/"+e.p.Key.String()); errors.Is(rerr, cas.ErrNotFound) {
 			return nil, nil // it was just collected, or withdrawn
 		}
@@ -37,7 +38,7 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 		}
 		e.o.Log.Log(ctx, level, "note that a result was used", "run", found.Run, "error", err)
 	}
-	outputs, err := e.outputsOf(ctx, found.Tree)
+	outputs, err := e.hitOutputs(ctx, found.Tree, run)
 	if errors.Is(err, cas.ErrNotFound) {
 		e.sayGone(fmt.Sprintf("the result of %s is there no more (%s)", found.Run, oneLine(err)))
 		return nil, nil

@@ -156,10 +156,8 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if r.o.Bring != nil {
-		if err := r.o.Bring(ctx, r.p); err != nil {
-			return err
-		}
+	if err := r.bringInputs(ctx); err != nil {
+		return err
 	}
 	if err := r.pinInputs(ctx); err != nil {
 		return err
@@ -231,6 +229,9 @@ func (r *run) pinInputs(ctx context.Context) error {
 		return err
 	}
 	for _, in := range r.p.In {
+		if !r.s.HasTree(in.Tree) {
+			continue // it comes when it is read
+		}
 		n := 0
 		err := r.s.Walk(ctx, in.Tree, func(path string, f cas.Entry) error {
 			if n++; n > lookedFor {

@@ -23,7 +23,7 @@ func (r *run) trees() *guardTrees {
 	}
 	t := &guardTrees{Mount: r.mount.Dir, Namespace: r.mount.Trees, Inputs: map[string]cas.Digest{}}
 	for _, in := range r.p.In {
-		if !in.Writable {
+		if !in.Writable && r.s.HasTree(in.Tree) {
 			t.Inputs[filepath.Join(r.places.Root, "in", in.Name)] = in.Tree
 		}
 	}

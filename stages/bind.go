@@ -89,9 +89,10 @@ func (p *Plan) normalize() {
 }
 
 // BindInput turns what a REF means into a tree. A file inside a tree becomes a
-// tree of its own with that one entry, kept until Release.
+// tree of its own with that one entry, kept until Release. What lies on a remote
+// is asked for only as far as the key needs it, and added to Lacks.
 func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInput, error) {
-	t, err := Resolve(ctx, s, p.Project, in.Ref)
+	t, err := p.elsewhere(ctx, s, in.Ref)
 	if err != nil {
 		return BoundInput{}, err
 	}
@@ -99,8 +100,13 @@ func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInpu
 	if t.WorkDir != "" {
 		return b, usagef("%s is a work directory, which may still change: add what you need of it first (curi add %s --name NAME)", in.Ref, shellWord(t.WorkDir))
 	}
-	if b.Tree, err = p.root(ctx, s, t); err != nil {
+	if b.Tree, err = p.root(ctx, s, t, in.Name); err != nil {
 		return b, err
+	}
+	if n := len(p.Lacks); n > 0 && p.Lacks[n-1].Tree == b.Tree && p.Lacks[n-1].file != nil {
+		e := p.Lacks[n-1].file // its tree is not stored yet
+		b.Meta, b.Single = e.Attrs.Meta(), e.Name
+		return b, nil
 	}
 	head, err := s.Head(ctx, b.Tree)
 	if err != nil {
@@ -108,44 +114,6 @@ func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInpu
 	}
 	b.Meta, b.Single = head.Attrs.Meta(), head.File
 	return b, nil
-}
-
-// root returns a target as a root tree. One of its own is stored, until
-// Release, where the target is a file inside another tree.
-func (p *Plan) root(ctx context.Context, s *cas.Store, t Target) (cas.Digest, error) {
-	if t.Path == "" && !t.Tree.IsZero() {
-		return t.Tree, nil
-	}
-	var e cas.Entry
-	if t.Tree.IsZero() {
-		b, err := s.OpenBlob(ctx, t.Blob)
-		if err != nil {
-			return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
-		}
-		e = cas.Entry{Name: t.Blob.String(), Kind: cas.KindFile, Size: b.Size(), Digest: t.Blob}
-		if err := b.Close(); err != nil {
-			return cas.Digest{}, err
-		}
-	} else {
-		var err error
-		if e, err = s.Lookup(ctx, t.Tree, t.Path); err != nil {
-			return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
-		}
-	}
-	switch e.Kind {
-	case cas.KindDir:
-		return e.Digest, nil
-	case cas.KindSymlink:
-		return cas.Digest{}, usagef("%s is a symbolic link to %q, which leads nowhere: name a file or a directory", t.Ref, e.Target)
-	}
-	// The file's metadata becomes that of the tree which stands for it.
-	root := &cas.Tree{Single: true, Attrs: e.Attrs, Entries: []cas.Entry{e}}
-	added, err := s.AddTree(ctx, root)
-	if err != nil {
-		return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
-	}
-	p.release = append(p.release, added.Release)
-	return added.Tree, nil
 }
 
 func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
@@ -165,7 +133,7 @@ func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
 		p.StdinTree, p.StdinBlob, p.StdinFrom = added.Tree, added.Digest, "-"
 		return nil
 	}
-	t, err := Resolve(ctx, s, p.Project, p.Stdin)
+	t, err := p.elsewhere(ctx, s, p.Stdin)
 	if err != nil {
 		return err
 	}
@@ -173,6 +141,6 @@ func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
 		return usagef("%s is no single file: name one inside it (%s/FILE)", p.Stdin, p.Stdin)
 	}
 	p.StdinBlob, p.StdinFrom = t.Blob, t.Name
-	p.StdinTree, err = p.root(ctx, s, t)
+	p.StdinTree, err = p.root(ctx, s, t, "")
 	return err
 }

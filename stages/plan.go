@@ -19,6 +19,7 @@ type Plan struct {
 	StdinTree cas.Digest // a tree with that blob, for a pin; zero without one
 	StdinFrom string     // where it came from, for people
 	ResumeRun Run        // what ResumeFrom names; zero without
+	Lacks     []Lack     // what of the inputs is not in the store, see Bring
 	Preimage  Preimage
 	Key       Key
 	Warnings  []string // for the person, one line each

@@ -38,7 +38,8 @@ const topChecked = 64
 // It reads no output and its cost does not grow with their size: it checks that
 // the record's preimage hashes to the key, that the record, the log and every
 // output's root tree are there, and the first 64 files at the top of each
-// output. What lacks deeper down shows when it is opened.
+// output. What lacks deeper down shows when it is opened. Of a result that was
+// taken from a remote, only the record is looked at.
 func FindResult(ctx context.Context, s *cas.Store, k Key) (Result, error) {
 	ref, err := s.Ref(ctx, "stage/"+k.String())
 	if err != nil {
@@ -71,16 +72,17 @@ func checkResult(ctx context.Context, s *cas.Store, k Key, tree cas.Digest) erro
 	if err := CheckRecord(blob, k); err != nil {
 		return err
 	}
+	lazy := !s.HasTree(tree)
 	for _, e := range root.Entries {
-		if e.Kind != cas.KindDir {
+		if e.Kind != cas.KindDir && !lazy {
 			if err := needBlob(s, e); err != nil {
 				return err
 			}
 		}
 	}
 	out, ok := root.Lookup("out")
-	if !ok {
-		return nil // a stage without outputs
+	if !ok || lazy {
+		return nil // a stage without outputs, or a remote has them
 	}
 	outputs, err := s.Tree(ctx, out.Digest)
 	if err != nil {
@@ -174,33 +176,35 @@ func readPreimage(r io.Reader) (Preimage, error) {
 // NoteHit notes that a plan took a result: the newest result of a stage is the
 // one that was made or taken last. A result that another stage or project made
 // gets a run under this plan's name, so that STAGE.OUTPUT finds it.
-func NoteHit(ctx context.Context, s *cas.Store, p *Plan, res Result) error {
+//
+// It returns the run of that name.
+func NoteHit(ctx context.Context, s *cas.Store, p *Plan, res Result) (run string, err error) {
 	if err := s.TouchRef(ctx, "stage/"+p.Key.String()); err != nil {
-		return err
+		return "", err
 	}
 	made, err := FindRun(ctx, s, res.Run)
 	if err == nil && made.Stage == p.Name && made.Project == p.Project.Name {
 		if made.Tree.IsZero() && made.Status.HasResult() {
 			// A collection that was cut off had begun to give the result up.
-			return PutRun(ctx, s, made, res.Tree)
+			return made.ID, PutRun(ctx, s, made, res.Tree)
 		}
-		return s.TouchRef(ctx, "run/"+made.ID)
+		return made.ID, s.TouchRef(ctx, "run/"+made.ID)
 	}
 	if err != nil && !errors.Is(err, cas.ErrNotFound) {
-		return err
+		return "", err
 	}
 	for r, err := range runsWith(ctx, s, "run/"+p.Name+"-") {
 		if err == nil && r.Key == p.Key.String() && r.Stage == p.Name && r.Project == p.Project.Name && r.SameAs == res.Run {
-			return s.TouchRef(ctx, "run/"+r.ID)
+			return r.ID, s.TouchRef(ctx, "run/"+r.ID)
 		}
 	}
 	id, err := NewRunID(ctx, s, p.Name)
 	if err != nil {
-		return err
+		return "", err
 	}
 	alias := NewRun(p, id, max(made.Attempt, 1))
 	alias.Status, alias.SameAs, alias.Ended = Succeeded, res.Run, alias.Started
-	return PutRun(ctx, s, alias, res.Tree)
+	return id, PutRun(ctx, s, alias, res.Tree)
 }
 
 // Withdraw takes a run's result back: the next exec of its key is a miss. The

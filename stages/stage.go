@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"context"
 	"io"
 
 	"github.com/curi-store/curi/cas"
@@ -33,6 +34,9 @@ type Stage struct {
 	// Environ is where --env without a value, --tool commands and PYTHONPATH
 	// look; nil is the environment of this process.
 	Environ []string
+	// Elsewhere, if it is set, finds what a REF means on a remote, and keeps that
+	// until release, which is nil where the REF names none.
+	Elsewhere func(ctx context.Context, ref string) (t Target, release func(), err error)
 	// StdinReader is what Stdin "-" reads, to its end; nil is the standard
 	// input of this process.
 	StdinReader io.Reader

@@ -137,7 +137,7 @@ func hit(t *testing.T, s *cas.Store, plan *Plan) {
 	if err != nil {
 		t.Fatalf("no result for a key that has one: %v", err)
 	}
-	if err := NoteHit(t.Context(), s, plan, res); err != nil {
+	if _, err := NoteHit(t.Context(), s, plan, res); err != nil {
 		t.Fatal(err)
 	}
 }

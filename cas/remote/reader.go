@@ -51,6 +51,14 @@ func NewReader(s *cas.Store, o BucketOptions) *Reader {
 	return &Reader{s: s, o: o, open: OpenURL, links: map[string]*link{}, seen: map[string]seenAt{}}
 }
 
+// Offline makes it ask no remote: only what was read before can be read. Call it
+// before the Reader is used.
+func (r *Reader) Offline() {
+	r.open = func(context.Context, string, BucketOptions) (Bucket, error) {
+		return nil, fmt.Errorf("no remote is to be asked: %w", ErrAway)
+	}
+}
+
 // Close ends the connections.
 func (r *Reader) Close() error {
 	r.mu.Lock()

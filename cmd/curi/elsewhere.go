@@ -25,6 +25,7 @@ func contactTime() time.Duration { return fault.Duration("contact", 10*time.Seco
 type elsewhere struct {
 	a        *app
 	s        *cas.Store
+	offline  bool // ask none
 	contacts map[string]*contact
 	lease    *remote.Lease
 	leaseOn  string // the remote
@@ -129,10 +130,14 @@ type found struct {
 	on     *contact
 	info   remote.RefInfo
 	recipe *remote.Recipe
+	record bytes.Buffer
 }
 
 // find looks a key up on the remotes, one after the other; nil if none has it.
 func (e *elsewhere) find(ctx context.Context, k stages.Key) (*found, error) {
+	if e.offline {
+		return nil, nil
+	}
 	all, err := remote.Configs(ctx, e.s)
 	if err != nil {
 		return nil, err
@@ -194,26 +199,32 @@ func (f *found) check(ctx context.Context, s *cas.Store, k stages.Key) error {
 	if err != nil {
 		return bad(err)
 	}
-	var record bytes.Buffer
-	if err := f.recipe.WriteFile(ctx, s, n, &record); err != nil {
+	if err := f.recipe.WriteFile(ctx, s, n, &f.record); err != nil {
 		return bad(err)
 	}
-	if err := stages.CheckRecord(&record, k); err != nil {
+	if err := stages.CheckRecord(bytes.NewReader(f.record.Bytes()), k); err != nil {
 		return bad(err)
 	}
 	return nil
 }
 
-// take brings a result that was found into the store.
+// take makes a result that was found that of the key. Its outputs are brought
+// when they are needed.
 func (e *elsewhere) take(ctx context.Context, k stages.Key, f *found) error {
-	progress, clear := e.a.progress("pulling the result of " + f.info.Run + " from " + f.on.Name)
-	defer clear()
-	added, err := f.on.r.Pull(ctx, e.s, f.info.Tree, remote.PullOptions{Progress: progress})
+	// What was read of it need not be asked for again.
+	if err := f.recipe.Keep(ctx, e.s, f.on.Name); err != nil {
+		return err
+	}
+	record, err := e.s.AddReader(ctx, &f.record, "record.json", cas.AddOptions{})
+	if err != nil {
+		return err
+	}
+	defer record.Release()
+	added, err := e.s.Adopt(ctx, f.on.Name, f.info.Tree)
 	if err != nil {
 		return err
 	}
 	defer added.Release()
-	clear()
 	if err := stages.PutResult(ctx, e.s, k, stages.Result{Run: f.info.Run, Tree: f.info.Tree}); err != nil {
 		return err
 	}

@@ -91,6 +91,26 @@ func (a *app) resolveLocal(ctx context.Context, ref string) (*cas.Store, stages.
 	return s, target, err
 }
 
+// adopt finds what a REF means on a remote as of the last pull, for a key that
+// is made of it: nothing of it comes but what the remote says of it. release is
+// nil where the REF names no remote's.
+func (a *app) adopt(ctx context.Context, s *cas.Store, ref string) (t stages.Target, release func(), err error) {
+	rt, err := a.findRemote(ctx, s, ref)
+	if err != nil || rt == nil {
+		return t, nil, err
+	}
+	added, err := s.Adopt(ctx, rt.config.Name, rt.version.Tree)
+	if err != nil {
+		return t, nil, err
+	}
+	t, err = stages.Inside(ctx, s, ref, rt.name(), rt.version.Tree, rt.path)
+	if err != nil {
+		added.Release()
+		return t, nil, err
+	}
+	return t, added.Release, nil
+}
+
 // resolveLazy is resolve for commands that read what they need, from where it
 // is. remote is nil for what is not a remote's.
 func (a *app) resolveLazy(ctx context.Context, ref string) (s *cas.Store, t stages.Target, remote *remoteTarget, err error) {

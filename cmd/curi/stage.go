@@ -33,6 +33,7 @@ func newStage(a *app) *cobra.Command {
 // and how its outputs are named.
 type stageOptions struct {
 	push                          string
+	prefetch                      []string
 	offline                       bool
 	name                          string
 	in, inRw                      []string
@@ -99,9 +100,28 @@ func (o *stageOptions) declareRun(c *cobra.Command) {
 	f.BoolVar(&o.fresh, "fresh", false, "start with empty work directories")
 	f.BoolVar(&o.noMount, "no-mount", false, "work on reflinks or copies instead of a mount")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only tell: hit or miss, the key, the exact command")
+	f.StringArrayVar(&o.prefetch, "prefetch", nil, "bring inputs that lie on a remote whole before the command starts, all or the one called `N`")
+	f.Lookup("prefetch").NoOptDefVal = prefetchAll
 	f.StringVar(&o.push, "push", pushNow, "when the result goes to remotes to which results are published: `WHEN` is now, later or required")
 	f.BoolVar(&o.offline, "offline", false, "ask no remote; what is to be published is owed")
 	_ = c.RegisterFlagCompletionFunc("push", cobra.FixedCompletions([]string{pushNow, pushLater, pushRequired}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// prefetchAll is the value of --prefetch alone.
+const prefetchAll = "*"
+
+// checkPrefetch returns which inputs are to be brought.
+func (o *stageOptions) checkPrefetch(p *stages.Plan) (func(string) bool, error) {
+	var names []string
+	for _, in := range p.In {
+		names = append(names, in.Name)
+	}
+	for _, n := range o.prefetch {
+		if n != prefetchAll && !slices.Contains(names, n) {
+			return nil, usagef("--prefetch=%s: the stage has no input of that name%s", n, didYouMean(n, names))
+		}
+	}
+	return func(n string) bool { return slices.Contains(o.prefetch, prefetchAll) || slices.Contains(o.prefetch, n) }, nil
 }
 
 // afterDash is the Args of a command that takes a stage's command after --.
@@ -332,6 +352,10 @@ func (a *app) bind(ctx context.Context, o *stageOptions, command []string) (*cas
 	if err != nil {
 		return nil, nil, err
 	}
+	if o.offline {
+		a.reader.Offline()
+	}
+	st.Elsewhere = func(ctx context.Context, ref string) (stages.Target, func(), error) { return a.adopt(ctx, s, ref) }
 	plan, err := stages.Bind(ctx, s, p, st)
 	if err != nil {
 		return nil, nil, err

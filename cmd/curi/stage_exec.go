@@ -63,11 +63,15 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 		return err
 	}
 	defer plan.Release()
-	if o.dryRun {
-		return a.dryRun(ctx, s, plan, opts)
+	if opts.Prefetch, err = o.checkPrefetch(plan); err != nil {
+		return err
 	}
 	e := a.elsewhere(s)
+	e.offline = o.offline
 	defer e.close()
+	if o.dryRun {
+		return a.dryRun(ctx, e, plan, opts)
+	}
 	if !o.offline {
 		opts.Elsewhere = e.result
 	}

@@ -16,6 +16,7 @@ import (
 type dryRunJSON struct {
 	Key     string   `json:"key"`
 	Cached  bool     `json:"cached"`
+	Remote  string   `json:"remote"` // that has the result; "" for the store itself
 	Command []string `json:"command"`
 }
 
@@ -23,7 +24,8 @@ type dryRunJSON struct {
 type explainedJSON struct {
 	Key      string       `json:"key"`
 	Cached   bool         `json:"cached"`
-	Run      string       `json:"run"` // whose result would be taken, or ""
+	Run      string       `json:"run"`    // whose result would be taken, or ""
+	Remote   string       `json:"remote"` // that has it; "" for the store itself
 	Command  []string     `json:"command"`
 	Preimage []string     `json:"preimage"`
 	Nearest  *nearestJSON `json:"nearest"` // null on a hit, and without an earlier run
@@ -69,7 +71,11 @@ func (a *app) explain(c *cobra.Command, o *stageOptions, command []string) error
 	}
 	defer plan.Release()
 	out := explainedJSON{Key: plan.Key.String(), Preimage: plan.Preimage.Lines()}
-	if out.Run, out.Cached, err = cachedBy(ctx, s, plan); err != nil {
+	e := a.elsewhere(s)
+	e.offline = o.offline
+	defer e.close()
+	a.leaveOwed = true
+	if out.Run, out.Remote, out.Cached, err = e.cachedBy(ctx, plan); err != nil {
 		return err
 	}
 	if out.Command, err = launcher.Preview(ctx, s, plan, opts); err != nil {
@@ -93,19 +99,34 @@ func (a *app) explain(c *cobra.Command, o *stageOptions, command []string) error
 	return a.write(wordExplanation(out, plan.Name))
 }
 
-// cachedBy tells whose result exec would take.
-func cachedBy(ctx context.Context, s *cas.Store, p *stages.Plan) (run string, cached bool, err error) {
-	r, err := stages.FindResult(ctx, s, p.Key)
-	if errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt) {
-		return "", false, nil
+// cachedBy tells whose result exec would take, and which remote has it.
+func (e *elsewhere) cachedBy(ctx context.Context, p *stages.Plan) (run, on string, cached bool, err error) {
+	r, err := stages.FindResult(ctx, e.s, p.Key)
+	if err == nil {
+		return r.Run, "", true, nil
 	}
-	return r.Run, err == nil, err
+	if !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrCorrupt) {
+		return "", "", false, err
+	}
+	f, err := e.find(ctx, p.Key)
+	if f == nil {
+		return "", "", false, err
+	}
+	return f.info.Run, f.on.Name, true, nil
+}
+
+// resultOf words whose result a hit takes.
+func resultOf(run, on string) string {
+	if on != "" {
+		return "the result of " + run + ", which remote " + on + " has"
+	}
+	return "the result of " + run
 }
 
 func wordExplanation(e explainedJSON, stage string) string {
 	var b strings.Builder
 	if e.Cached {
-		b.WriteString("hit: the result of " + e.Run + "\n")
+		b.WriteString("hit: " + resultOf(e.Run, e.Remote) + "\n")
 	} else {
 		b.WriteString("miss: " + stage + " would run\n")
 	}
@@ -135,14 +156,17 @@ func wordExplanation(e explainedJSON, stage string) string {
 }
 
 // dryRun tells what exec would do.
-func (a *app) dryRun(ctx context.Context, s *cas.Store, p *stages.Plan, o launcher.Options) error {
+func (a *app) dryRun(ctx context.Context, e *elsewhere, p *stages.Plan, o launcher.Options) error {
 	out := dryRunJSON{Key: p.Key.String()}
-	run, cached, err := cachedBy(ctx, s, p)
+	a.leaveOwed = true
+	run, on, cached, err := e.cachedBy(ctx, p)
 	if err != nil {
 		return err
 	}
-	out.Cached = cached && !o.Force
-	if out.Command, err = launcher.Preview(ctx, s, p, o); err != nil {
+	if out.Cached = cached && !o.Force; out.Cached {
+		out.Remote = on
+	}
+	if out.Command, err = launcher.Preview(ctx, e.s, p, o); err != nil {
 		return err
 	}
 	if a.json {
@@ -151,9 +175,9 @@ func (a *app) dryRun(ctx context.Context, s *cas.Store, p *stages.Plan, o launch
 	verdict := "miss: " + p.Name + " would run"
 	switch {
 	case out.Cached:
-		verdict = "hit: the result of " + run
+		verdict = "hit: " + resultOf(run, on)
 	case cached:
-		verdict = "hit, but --force: " + p.Name + " would run and replace the result of " + run
+		verdict = "hit, but --force: " + p.Name + " would run and replace " + resultOf(run, on)
 	}
 	return a.printf("%s\nkey: %s\ncommand: %s\n", verdict, out.Key, stages.ShellQuote(out.Command))
 }
