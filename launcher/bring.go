@@ -10,9 +10,6 @@ import (
 	"github.com/curi-store/curi/cas"
 )
 
-// lazyMounts says whether mounts show trees that only a remote has.
-const lazyMounts = false
-
 // bringInputs brings what the store lacks of the inputs, but for those that
 // the command can read lazily.
 func (r *run) bringInputs(ctx context.Context) error {
@@ -37,7 +34,7 @@ func (r *run) bringInputs(ctx context.Context) error {
 // readsLazily reports whether the command reads an input through a mount, and
 // is not to have it whole before.
 func (r *run) readsLazily(input string) bool {
-	if !lazyMounts || r.o.NoMount || r.o.Prefetch != nil && r.o.Prefetch(input) {
+	if r.o.NoMount || r.o.Prefetch != nil && r.o.Prefetch(input) {
 		return false
 	}
 	for _, in := range r.p.In {
@@ -56,7 +53,7 @@ func (e *execution) hitOutputs(ctx context.Context, result cas.Digest, run strin
 		return e.outputsOf(ctx, result)
 	}
 	mount := e.lastingMount(ctx)
-	if lazyMounts && mount != "" && !e.publishes() {
+	if mount != "" && !e.publishes() {
 		return e.lazyOutputs(ctx, result, filepath.Join(mount, "runs", run, "out"))
 	}
 	progress, clear := e.o.Progress("bringing the result of " + run)

@@ -143,8 +143,8 @@ func (r *Reader) Open(ctx context.Context, remote string, root cas.Digest, pages
 		return nil, err
 	}
 	rc, err := openRecipe(ctx, l, root, firstRead, pages)
-	if errors.Is(err, errGone) {
-		err = fmt.Errorf("tree %s is not there: %w", root.Short(), cas.ErrNotFound)
+	if errors.Is(err, ErrGone) {
+		err = fmt.Errorf("tree %s: %w: %w", root.Short(), cas.ErrNotFound, ErrGone)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", remote, err)
@@ -323,10 +323,10 @@ func (l *link) readAt(ctx context.Context, key string, p []byte, off int64) (int
 	}
 }
 
-// errGone: an object that a recipe names is not there. It is no
+// ErrGone means that an object which a recipe names is not there. It is no
 // [cas.ErrNotFound]: a program must not take it for a name that is missing in a
 // directory.
-var errGone = errors.New("not on the remote; it may have been collected: curi remote fsck tells")
+var ErrGone = errors.New("not on the remote; it may have been collected: curi remote fsck tells")
 
 // gone words that an object is missing. Where the whole remote is, as that of a
 // directory which is not mounted, it is away.
@@ -335,7 +335,7 @@ func (l *link) gone(ctx context.Context, b Bucket, key string) error {
 	if errors.Is(err, cas.ErrNotFound) {
 		return fmt.Errorf("no remote at %s: %w", l.url, ErrAway)
 	}
-	return fmt.Errorf("%s: %w", key, errGone)
+	return fmt.Errorf("%s: %w", key, ErrGone)
 }
 
 // Close is for who closes a [Remote]; the connection stays.

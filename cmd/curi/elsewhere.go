@@ -82,8 +82,12 @@ func (e *elsewhere) contact(ctx context.Context, cfg remote.Config, k stages.Key
 	switch {
 	case err == nil:
 		remote.NoteBack(e.s, cfg.Name)
+		if err := c.r.Met(ctx, e.s, cfg.Name); err != nil {
+			e.a.logger().Debug("note which remote it is", "remote", cfg.Name, "error", err)
+		}
 	case ctx.Err() != nil:
 	case isNotFound(err):
+		// One that is not mounted is said where it matters, in leaseRemote.
 		c.bucket = true
 	default:
 		// The next calls are not to wait for it too.

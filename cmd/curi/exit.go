@@ -66,6 +66,7 @@ var meanings = []struct {
 	{launcher.ErrRefused, exitRefused},
 	{launcher.ErrMount, exitTrouble},
 	{remote.ErrAway, exitTrouble},
+	{remote.ErrGone, exitTrouble},
 	{cas.ErrFormat, exitTrouble},
 	{cas.ErrNoSpace, exitTrouble},
 	{syscall.ENOSPC, exitTrouble},

@@ -290,16 +290,23 @@ func (a *app) onlyRemote(ctx context.Context, s *cas.Store) (remote.Config, erro
 	return all[0], nil
 }
 
-// openRemote contacts a remote; create makes it where there is none yet.
+// openRemote contacts a remote; create makes it where there never was one.
 func (a *app) openRemote(ctx context.Context, c remote.Config, create bool) (*remote.Remote, error) {
 	b, err := remote.OpenURL(ctx, c.URL, remote.BucketOptions{Helper: helperBeside(), Logger: a.logger()})
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", c.Name, err)
 	}
-	r, err := remote.Open(ctx, b, remote.Options{Create: create, Logger: a.logger()})
+	met := remote.Identity(a.opened, c.Name)
+	r, err := remote.Open(ctx, b, remote.Options{Create: create && met == "", Logger: a.logger()})
+	if isNotFound(err) && met != "" {
+		err = fmt.Errorf("the remote that was there is not (is its directory mounted?); curi remote rm %s and curi remote add begin a new one: %w", c.Name, remote.ErrAway)
+	}
 	if err != nil {
 		b.Close()
 		return nil, fmt.Errorf("remote %s at %s: %w", c.Name, c.URL, err)
+	}
+	if err := r.Met(ctx, a.opened, c.Name); err != nil {
+		a.logger().Debug("note which remote it is", "remote", c.Name, "error", err)
 	}
 	return r, nil
 }

@@ -93,8 +93,9 @@ func (a *app) resolveLocal(ctx context.Context, ref string) (*cas.Store, stages.
 
 // adopt finds what a REF means on a remote as of the last pull, for a key that
 // is made of it: nothing of it comes but what the remote says of it. release is
-// nil where the REF names no remote's.
-func (a *app) adopt(ctx context.Context, s *cas.Store, ref string) (t stages.Target, release func(), err error) {
+// nil where the REF names no remote's. With keep it stays known, as what was
+// pulled.
+func (a *app) adopt(ctx context.Context, s *cas.Store, ref string, keep bool) (t stages.Target, release func(), err error) {
 	rt, err := a.findRemote(ctx, s, ref)
 	if err != nil || rt == nil {
 		return t, nil, err
@@ -103,7 +104,12 @@ func (a *app) adopt(ctx context.Context, s *cas.Store, ref string) (t stages.Tar
 	if err != nil {
 		return t, nil, err
 	}
-	t, err = stages.Inside(ctx, s, ref, rt.name(), rt.version.Tree, rt.path)
+	if keep {
+		err = s.SetRef(ctx, cas.Ref{Name: pulledRef(rt.config.Name, rt.version), Tree: rt.version.Tree})
+	}
+	if err == nil {
+		t, err = stages.Inside(ctx, s, ref, rt.name(), rt.version.Tree, rt.path)
+	}
 	if err != nil {
 		added.Release()
 		return t, nil, err

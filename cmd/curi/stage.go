@@ -35,6 +35,7 @@ type stageOptions struct {
 	push                          string
 	prefetch                      []string
 	offline                       bool
+	runs                          bool // it is for exec
 	name                          string
 	in, inRw                      []string
 	out, optionalOut, outFrom     []string
@@ -355,7 +356,9 @@ func (a *app) bind(ctx context.Context, o *stageOptions, command []string) (*cas
 	if o.offline {
 		a.reader.Offline()
 	}
-	st.Elsewhere = func(ctx context.Context, ref string) (stages.Target, func(), error) { return a.adopt(ctx, s, ref) }
+	st.Elsewhere = func(ctx context.Context, ref string) (stages.Target, func(), error) {
+		return a.adopt(ctx, s, ref, o.runs && !o.dryRun)
+	}
 	plan, err := stages.Bind(ctx, s, p, st)
 	if err != nil {
 		return nil, nil, err

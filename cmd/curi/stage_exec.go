@@ -54,6 +54,7 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	case o.offline && o.push == pushRequired:
 		return usagef("curi stage exec: --offline and --push required exclude each other")
 	}
+	o.runs = true
 	opts, err := a.execOptions(c, o)
 	if err != nil {
 		return err

@@ -262,3 +262,80 @@ func TestDeafRemoteIsLeftAlone(t *testing.T) {
 		t.Errorf("status says %q", out)
 	}
 }
+
+// local is how many bytes of a thing a rig has, and how many there are.
+func local(r *rig, ref string) (here, all int64) {
+	r.t.Helper()
+	var d struct {
+		Bytes int64
+		Local int64 `json:"local_bytes"`
+	}
+	if err := json.Unmarshal([]byte(r.ok("curi", "show", "--json", ref)), &d); err != nil {
+		r.t.Fatal(err)
+	}
+	return d.Local, d.Bytes
+}
+
+// What a remote has is an input, and a result, whose bytes come when they are
+// read; --prefetch brings an input before.
+func TestRemoteInputsAndResultsAreReadLazily(t *testing.T) {
+	t.Parallel()
+	m := twoMachines(t, "file")
+	big := strings.Repeat("0123456789abcdef", 1<<20) // 16 MiB, all chunks alike
+	m.a.write("data/big", big[:8<<20]+"x"+big[8<<20:])
+	m.a.write("data/small", "small")
+	m.a.ok("curi", "add", "data", "--name", "data")
+	m.a.ok("curi", "push", "data")
+	making := []string{"curi", "stage", "exec", "--json", "--no-mount", "--name", "make", "--out", "d=d/", "--shell", "--",
+		"head -c 16777217 /dev/zero > {out.d}/big; echo small > {out.d}/small"}
+	m.a.ok(making...)
+
+	b := m.b
+	b.ok("curi", "pull")
+	read := func(name string, more ...string) []string {
+		return append(append([]string{"curi", "stage", "exec", "--name", name, "--in", "d=team/data", "--out", "n=n"}, more...),
+			"--shell", "--", ": "+name+"; head -c 4096 {in.d}/big > {out.n}; cat {in.d}/small >> {out.n}")
+	}
+	b.ok(read("lazy")...)
+	if out := b.ok("curi", "cat", "lazy.n"); out != big[:4096]+"small" {
+		t.Errorf("the command read %d bytes, and not those that were written", len(out))
+	}
+	if here, all := local(b, "team/data"); here >= all || all != 16<<20+1+5 {
+		t.Errorf("%d of %d bytes came for the 4 KiB that were read", here, all)
+	}
+	o := b.run(nil, read("whole", "--prefetch")...)
+	if here, all := local(b, "team/data"); o.status != 0 || here != all {
+		t.Errorf("%d of %d bytes came before a command that wants all: %s", here, all, o)
+	}
+
+	b.ok("curi", "mount", b.mnt)
+	var res struct {
+		Cached  bool
+		Outputs map[string]struct {
+			Path  string
+			Bytes int64
+			Files int
+		}
+	}
+	for range 2 { // from the remote, then from what the store knows of it
+		if err := json.Unmarshal([]byte(b.ok(making...)), &res); err != nil {
+			t.Fatal(err)
+		}
+		d := res.Outputs["d"]
+		if !res.Cached || d.Bytes != 16777217+6 || d.Files != 2 || !strings.HasPrefix(d.Path, b.mnt) {
+			t.Fatalf("the hit: %+v", res)
+		}
+		if out := b.ok("cat", d.Path+"/small"); out != "small\n" {
+			t.Errorf("the small file reads %q", out)
+		}
+		if out := b.ok("head", "-c", "10", d.Path+"/big"); out != strings.Repeat("\x00", 10) {
+			t.Errorf("the large file begins with %q", out)
+		}
+	}
+	// It is an input of the next stage, and whole where somebody wants it so.
+	b.ok("curi", "stage", "exec", "--name", "next", "--in", "d=make.d", "--out", "n=n", "--shell", "--", "wc -c < {in.d}/big > {out.n}")
+	if out := b.ok("curi", "cat", "next.n"); out != "16777217\n" {
+		t.Errorf("the next stage read %q bytes", out)
+	}
+	b.sound()
+}
