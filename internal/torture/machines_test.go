@@ -26,11 +26,19 @@ const hasty = "CURI_FAULT_TIMES=lease.beat=100ms;lease.silence=3s;lease.poll=100
 // twoMachines makes them, with a remote in a directory or on an S3 server.
 func twoMachines(t *testing.T, kind string) *machines {
 	t.Helper()
+	if kind == "s3" {
+		return twoMachinesAt(t, s3Bucket(t))
+	}
+	return twoMachinesAt(t, "")
+}
+
+// twoMachinesAt makes them, with the remote at url, or in their directory.
+func twoMachinesAt(t *testing.T, url string) *machines {
+	t.Helper()
 	m := &machines{dir: t.TempDir()} // before the rigs, which end with what is in it
 	m.a, m.b = newRig(t), newRig(t)
-	url := "file://" + m.dir + "/bucket"
-	if kind == "s3" {
-		url = s3Bucket(t)
+	if url == "" {
+		url = "file://" + m.dir + "/bucket"
 	}
 	for name, r := range map[string]*rig{"a": m.a, "b": m.b} {
 		r.env = append(r.env, hasty, "MACHINE="+name, "GO="+m.dir+"/go-"+name, "RAN="+m.dir+"/ran",

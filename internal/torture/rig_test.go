@@ -242,7 +242,9 @@ func (r *rig) eventually(what string, holds func() bool) {
 func (r *rig) settle() {
 	r.t.Helper()
 	r.eventually("the runs to end", func() bool {
-		return !slices.ContainsFunc(r.processes(), func(p string) bool { return !strings.Contains(p, "curifs") })
+		return !slices.ContainsFunc(r.processes(), func(p string) bool {
+			return !strings.Contains(p, "curifs") && !strings.Contains(p, "curi-bucket") // which a mount has for its remotes
+		})
 	})
 	r.ok("curi", "umount", "--stale")
 	var status struct {
