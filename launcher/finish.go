@@ -140,6 +140,7 @@ func (e *execution) owe(ctx context.Context, res stages.Result) {
 	if err := e.o.Owe(ctx, e.p.Key, res); err != nil {
 		e.warn("%s", oneLine(err))
 	}
+	fault.At(fault.RunOwed)
 }
 
 // resultTree stores out/, record.json and log.txt as one tree. release ends

@@ -86,6 +86,7 @@ const (
 	RunSealed      Step = "run.sealed"      // an output is stored and named
 	RunStored      Step = "run.stored"      // the run's tree is stored, nothing names it
 	RunRecorded    Step = "run.recorded"    // the log of runs says how it ended, the key has no result
+	RunOwed        Step = "run.owed"        // remotes are to get the result, which is not the key's yet
 	RunPublished   Step = "run.published"   // the key has its result, the place is the run's still
 	RunClosed      Step = "run.closed"      // the place says that no run has it
 	SnapshotStored Step = "snapshot.stored" // a snapshot of work directories is stored, nothing names it

@@ -1,0 +1,82 @@
+package torture
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// paid waits until a rig owes nothing to the remote, as its own processes see to.
+func (r *rig) paid() {
+	r.t.Helper()
+	r.eventually("what is owed to be uploaded", func() bool {
+		left, err := filepath.Glob(r.store + "/remotes/team/owed/*")
+		return err == nil && len(left) == 0
+	})
+}
+
+// A machine that goes down once a stage has succeeded loses nothing: the next
+// command of its store brings the result to the remote, in the background.
+func TestResultOfTheKilledIsPublished(t *testing.T) {
+	for name, c := range map[string]struct{ rule, push string }{
+		"owed":        {"curi/run.owed=kill", "now"},
+		"published":   {"curi/run.published=kill", "now"},
+		"closed":      {"curi/run.closed=kill", "now"},
+		"in the push": {"curi/push.recipe=kill", "now"},
+		"later":       {"", "later"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := twoMachines(t, "file")
+			m.goOn(t, "a")
+			m.goOn(t, "b")
+			argv := stage("echo model > {out.m}")
+			argv = append([]string{"curi", "stage", "exec", "--push", c.push}, argv[3:]...)
+			o := m.a.run(faults(c.rule), argv...)
+			switch {
+			case c.rule != "" && o.status != 137:
+				t.Fatalf("it was not killed: %s", o)
+			case c.rule == "" && (o.status != 0 || !strings.Contains(o.stderr, "is not on remote team yet")):
+				t.Fatalf("--push later: %s", o)
+			}
+			if out := m.a.ok("curi", "status"); !strings.Contains(out, "1 result to remote team") {
+				t.Errorf("status says %q", out)
+			}
+			m.a.ok("curi", "ls")
+			m.a.paid()
+			if o := m.b.run(nil, argv...); o.status != 0 || m.ran() != "a" {
+				t.Errorf("it ran on %q: %s", m.ran(), o)
+			}
+			m.a.sound()
+		})
+	}
+}
+
+// Those who upload for one store do so one after the other, and no command
+// waits for another's upload but those that say so.
+func TestOneUploaderAtATime(t *testing.T) {
+	t.Parallel()
+	m := twoMachines(t, "file")
+	m.goOn(t, "a")
+	a := m.a
+	a.ok(append([]string{"curi", "stage", "exec", "--push", "later"}, stage("echo model > {out.m}")[3:]...)...)
+	// It is stopped while it has the right to upload.
+	uploader := a.start(a.traced("curi/push.recipe=stop"), "curi", "push", "--owed")
+	a.eventually("the uploader to stop", func() bool { return a.stopped() != 0 })
+	a.ok("curi", "ls")
+	waiting := a.start(nil, "curi", "push", "--wait")
+	a.eventually("the second to wait", func() bool {
+		return done(waiting) || strings.Contains(waiting.stderr.String(), "which uploads what this store owes")
+	})
+	if done(waiting) {
+		t.Errorf("two upload at once: %s", a.finish(waiting))
+	}
+	if err := uploader.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	a.finish(uploader)
+	o := a.finish(waiting)
+	if left, err := filepath.Glob(a.store + "/remotes/team/owed/*"); o.status != 0 || err != nil || len(left) != 0 {
+		t.Errorf("after the first was killed %d are owed: %s", len(left), o)
+	}
+}
