@@ -64,6 +64,7 @@ func (rc *Recipe) open(ctx context.Context, root cas.Digest, first int) error {
 	if rc.keep != nil {
 		rc.begin = rc.keep.Read(0)
 	}
+	all := int64(-1) // the length of the object, where it is known
 	if rc.begin == nil {
 		b := make([]byte, first)
 		n, err := rc.b.ReadAt(ctx, rc.key, b, 0)
@@ -71,6 +72,9 @@ func (rc *Recipe) open(ctx context.Context, root cas.Digest, first int) error {
 			return err
 		}
 		rc.begin = b[:n]
+		if n < first {
+			all = int64(n)
+		}
 		if rc.keep != nil {
 			rc.keep.Write(0, rc.begin)
 		}
@@ -78,6 +82,10 @@ func (rc *Recipe) open(ctx context.Context, root cas.Digest, first int) error {
 	stored, raw, size, err := parseFixed(rc.begin, root)
 	if err != nil {
 		return err
+	}
+	if all >= 0 && size != all {
+		// Before memory is taken for what it promises.
+		return fmt.Errorf("recipe of %s: it has %d bytes and says %d: %w", root.Short(), all, size, cas.ErrCorrupt)
 	}
 	packed, err := rc.bytes(ctx, recipeFixed, int64(stored))
 	if err != nil {

@@ -26,6 +26,10 @@ const (
 
 	maxHead = 32 << 20 // bytes of a head, decompressed
 	maxPage = 1 << 20  // bytes of a page, decompressed
+	// maxPages bounds the pages of each kind: 64 GiB of directories, 32 TiB of
+	// files. A head of so many takes a quarter of a GiB of memory, and is the
+	// most that a hostile one can make a reader take.
+	maxPages = 1 << 21
 	// maxStored is the most bytes that the stored form of a page or a chunk has.
 	maxStored = maxPage + maxPage/64
 	// maxStream bounds both streams.
@@ -122,7 +126,7 @@ func parseHead(b []byte, root cas.Digest, at, size int64) (*recipeHead, error) {
 	h := &recipeHead{root: root, size: size}
 	h.rootLen, h.files, h.bytes = d.num(maxStream), d.num(math.MaxInt64), d.num(math.MaxInt64)
 	h.trees, h.stream = d.num(maxStream), d.num(maxStream)
-	if n := d.count(6); n > 0 {
+	if n := d.pages(6); n > 0 {
 		h.treePages = make([]treePageInfo, 0, n)
 		var start int64
 		for range n {
@@ -140,7 +144,7 @@ func parseHead(b []byte, root cas.Digest, at, size int64) (*recipeHead, error) {
 			h.treePages = append(h.treePages, p)
 		}
 	}
-	if n := d.count(3); n > 0 {
+	if n := d.pages(3); n > 0 {
 		h.chunkPages = make([]chunkPageInfo, 0, n)
 		var start int64
 		for range n {
@@ -213,6 +217,16 @@ func (d *decoder) num(limit int64) int64 {
 	}
 	d.b = d.b[n:]
 	return int64(v)
+}
+
+// pages reads how many pages are described, each by at least size bytes.
+func (d *decoder) pages(size int) int {
+	n := d.count(size)
+	if n > maxPages {
+		d.fail(fmt.Sprintf("%d pages, at most %d can be", n, maxPages))
+		return 0
+	}
+	return n
 }
 
 // count reads how many items follow, each of at least size bytes.

@@ -67,7 +67,7 @@ func (w *recipeWriter) encode(ctx context.Context) ([]byte, error) {
 		rest = rest[n:]
 	}
 	raw := h.encode()
-	if len(raw) > maxHead {
+	if len(raw) > maxHead || len(h.treePages) > maxPages || len(h.chunkPages) > maxPages {
 		return nil, fmt.Errorf("recipe of %s: %d directories and %d chunks are more than one recipe can list: %w", h.root.Short(), len(w.trees), len(w.rows), cas.ErrInvalid)
 	}
 	stored := zstdPage(raw)

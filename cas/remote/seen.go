@@ -52,9 +52,17 @@ func LoadSeen(ctx context.Context, s *cas.Store, name string) (Seen, error) {
 	if err != nil {
 		return Seen{}, fmt.Errorf("read the names of remote %s: %w", name, err)
 	}
+	seen, err := parseSeen(b)
+	if err != nil {
+		return Seen{}, fmt.Errorf("the names of remote %s: %s: %w: %w; curi pull makes the file anew once it is removed", name, path, err, cas.ErrCorrupt)
+	}
+	return seen, ctx.Err()
+}
+
+func parseSeen(b []byte) (Seen, error) {
 	var j seenJSON
 	if err := json.Unmarshal(b, &j); err != nil {
-		return Seen{}, fmt.Errorf("the names of remote %s: %s: %w: %w; curi pull makes the file anew once it is removed", name, path, err, cas.ErrCorrupt)
+		return Seen{}, err
 	}
 	seen := Seen{Remote: j.Remote}
 	for _, v := range j.Versions {
@@ -63,7 +71,7 @@ func LoadSeen(ctx context.Context, s *cas.Store, name string) (Seen, error) {
 	for _, t := range j.Tags {
 		seen.Tags = append(seen.Tags, Tag{t.Name, t.Tag, t.Version, t.N})
 	}
-	return seen, ctx.Err()
+	return seen, nil
 }
 
 func (seen Seen) save(ctx context.Context, s *cas.Store, name string) error {

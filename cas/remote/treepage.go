@@ -121,8 +121,10 @@ func parseWhole(page []byte, start, lo int64, h *recipeHead) ([]pageTree, error)
 	if k := d.take(1); k == nil || k[0] != wholeTrees {
 		return fail(errors.New("no whole trees in it"))
 	}
-	list := make([]pageTree, 0, d.count(2))
-	for next := lo; len(list) < cap(list); {
+	n := d.count(2)
+	list := make([]pageTree, 0, min(n, 256))
+	next := lo
+	for range n {
 		p := pageTree{at: start, enc: d.take(d.count(1))}
 		if d.err != nil {
 			return fail(d.err)
@@ -137,8 +139,11 @@ func parseWhole(page []byte, start, lo int64, h *recipeHead) ([]pageTree, error)
 		start += int64(len(p.enc))
 		list = append(list, p)
 	}
-	if len(d.b) != 0 {
-		return fail(errors.New("something follows the last tree"))
+	if d.err == nil && len(d.b) != 0 {
+		d.fail("something follows the last tree")
+	}
+	if d.err != nil {
+		return fail(d.err)
 	}
 	return list, nil
 }
