@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -207,4 +208,45 @@ func TestCollectPartial(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestVerifyPartial: a check finds what the disk did to a partial blob, drops
+// it, and leaves the rest.
+func TestVerifyPartial(t *testing.T) {
+	s := newCoreStore(t)
+	const size = 3 << 20
+	b, d, nodes := partialBlob(t, size)
+	p := openPartial(t, s, d, size)
+	if err := p.Add(b[:6*GroupSize], 0, nodes); err != nil {
+		t.Fatal(err)
+	}
+	verify := func(want int) VerifyReport {
+		t.Helper()
+		r, err := s.Verify(t.Context(), VerifyOptions{})
+		if err != nil || len(r.Bad) != want || r.BlobsChecked != 1 {
+			t.Fatalf("%+v %v", r, err)
+		}
+		return r
+	}
+	verify(0)
+	// The nodes of groups that are not here mean nothing.
+	if _, err := p.nodes.WriteAt(make([]byte, 64), OutboardSize(size)-64); err != nil {
+		t.Fatal(err)
+	}
+	verify(0)
+	if _, err := p.data.WriteAt([]byte{b[GroupSize] + 1}, GroupSize); err != nil {
+		t.Fatal(err)
+	}
+	if r := verify(1); r.Bad[0].Digest != d || !r.Bad[0].Partial || !strings.Contains(r.Bad[0].Reason, "16384 do not lead to its digest") {
+		t.Errorf("%+v", r.Bad)
+	}
+	verify(0)
+	q := openPartial(t, s, d, size)
+	if lo, hi := q.Missing(0, 6*GroupSize); lo != GroupSize || hi != 2*GroupSize {
+		t.Errorf("it lacks %d to %d", lo, hi)
+	}
+	if err := q.Add(b[GroupSize:2*GroupSize], GroupSize, nodes); err != nil {
+		t.Fatal(err)
+	}
+	verify(0)
 }

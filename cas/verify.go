@@ -26,6 +26,9 @@ type BadBlob struct {
 	Digest Digest   `json:"digest"` // zero for a name that does not parse
 	Reason string   `json:"reason"`
 	UsedBy []string `json:"used_by"` // "digits@2/sub/file", "stage/<key>", "run/<id>"; sorted
+	// Partial: it came in parts from a remote and is not whole; what was bad of
+	// it comes anew when it is read.
+	Partial bool `json:"partial,omitempty"`
 }
 
 // VerifyReport is what [Store.Verify] found.
@@ -34,8 +37,8 @@ type VerifyReport struct {
 	Bad          []BadBlob `json:"bad"` // in order of digests
 }
 
-// Verify rehashes blobs, referenced files and trees, checks that outboards
-// lead to their digests and that stored trees are whole, and moves what is bad
+// Verify rehashes blobs, referenced files and trees, and what came of partial
+// blobs, checks that outboards lead to their digests and that stored trees are whole, and moves what is bad
 // to STORE/quarantine/<digest>.<time>; referenced files are left as they are,
 // and a damaged outboard is made again. What the disk does not give is reported
 // and left where it is: another read may succeed. So is all that is bad in a
@@ -79,7 +82,7 @@ func (s *Store) verify(ctx context.Context, o VerifyOptions) (VerifyReport, erro
 			f.usedBy = []string{}
 		}
 		slices.Sort(f.usedBy)
-		r.Bad = append(r.Bad, BadBlob{d, f.reason, f.usedBy})
+		r.Bad = append(r.Bad, BadBlob{d, f.reason, f.usedBy, f.partial})
 	}
 	if r.Bad == nil {
 		r.Bad = []BadBlob{}
@@ -89,10 +92,11 @@ func (s *Store) verify(ctx context.Context, o VerifyOptions) (VerifyReport, erro
 
 // finding is what is wrong with one blob or tree.
 type finding struct {
-	reason string
-	path   string // to be quarantined; "" if there is nothing to move
-	file   os.FileInfo
-	usedBy []string
+	reason  string
+	partial bool
+	path    string // to be quarantined; "" if there is nothing to move
+	file    os.FileInfo
+	usedBy  []string
 }
 
 type verification struct {
@@ -134,7 +138,7 @@ func (v *verification) sample(ds []Digest) []Digest {
 	return ds[:int(math.Ceil(float64(len(ds))*v.o.Sample))]
 }
 
-// blobs rehashes blobs and referenced files.
+// blobs rehashes blobs, referenced files and what there is of partial blobs.
 func (v *verification) blobs(ctx context.Context) error {
 	stored, err := v.s.digestsIn(ctx, "blobs")
 	if err != nil {
@@ -144,8 +148,12 @@ func (v *verification) blobs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	stored, referred = v.sample(stored), v.sample(referred)
-	v.total = int64(len(stored) + len(referred))
+	partial, err := v.s.digestsIn(ctx, "partial")
+	if err != nil {
+		return err
+	}
+	stored, referred, partial = v.sample(stored), v.sample(referred), v.sample(partial)
+	v.total = int64(len(stored) + len(referred) + len(partial))
 	for _, d := range stored {
 		if fi, err := os.Lstat(v.s.blobPath(d)); err == nil {
 			v.totalBytes += fi.Size()
@@ -154,10 +162,13 @@ func (v *verification) blobs(ctx context.Context) error {
 	return parallel(ctx, int(v.total), runtime.GOMAXPROCS(0), func(ctx context.Context, i int) error {
 		var n int64
 		var err error
-		if i < len(stored) {
+		switch k := i - len(stored); {
+		case k < 0:
 			n, err = v.blob(ctx, stored[i])
-		} else {
-			n, err = v.reference(ctx, referred[i-len(stored)])
+		case k < len(referred):
+			n, err = v.reference(ctx, referred[k])
+		default:
+			n, err = v.partial(ctx, partial[k-len(referred)])
 		}
 		if err != nil {
 			return err

@@ -18,8 +18,9 @@ func newFsck(a *app) *cobra.Command {
 		Use:   "fsck",
 		Short: "Rehash what is stored and quarantine what is bad",
 		Long: `Read every blob and tree again and compare it with its digest. What is bad is moved
-to the store's quarantine, and whatever used it is named. The exit status is 122
-where something was bad.
+to the store's quarantine, and whatever used it is named. What is bad of a file of
+which only parts came from a remote is dropped, and comes again when it is read.
+The exit status is 122 where something was bad.
 
 A file that the disk fails to read is reported and left where it is, as another
 read may succeed. If none does, remove the file that is named and add it again.`,
@@ -74,14 +75,20 @@ func (a *app) fsck(ctx context.Context, share float64) error {
 // wordBad sums up what is bad, and what to do: blobs and trees are in
 // quarantine, names that cannot be read stay where they are.
 func wordBad(bad []cas.BadBlob, quarantine string) (words []string) {
-	names := 0
+	names, partial := 0, 0
 	for _, b := range bad {
-		if b.Digest.IsZero() {
+		switch {
+		case b.Digest.IsZero():
 			names++
+		case b.Partial:
+			partial++
 		}
 	}
-	if n := len(bad) - names; n > 0 {
+	if n := len(bad) - names - partial; n > 0 {
 		words = append(words, areBad(n, "blob")+" bad: bytes that do not match their digest go to "+quarantine+", add or run again what used them")
+	}
+	if partial > 0 {
+		words = append(words, areBad(partial, "file")+" damaged of which parts came from a remote: they come again when they are read; look at the disk")
 	}
 	if names > 0 {
 		words = append(words, areBad(names, "name")+" unreadable: curi rm of that version or run forgets it")
@@ -106,6 +113,9 @@ func wordVerify(r cas.VerifyReport) string {
 		used := "used by nothing"
 		if len(bad.UsedBy) > 0 {
 			used = "used by " + strings.Join(bad.UsedBy, ", ")
+		}
+		if bad.Partial {
+			used = "it is not whole yet"
 		}
 		fmt.Fprintf(&b, "bad  %s  %s; %s\n", bad.Digest, visible(bad.Reason), visible(used))
 	}
