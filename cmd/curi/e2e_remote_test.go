@@ -2,11 +2,13 @@ package main_test
 
 import (
 	"bytes"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,8 +30,8 @@ func s3Server(t *testing.T, key, secret string) string {
 	}
 	addr := l.Addr().String()
 	l.Close()
-	cmd := exec.Command(program, "--port", addr, "--access", key, "--secret", secret, "--quiet", "posix", dir)
-	cmd.Env = append(os.Environ(), "HOME="+dir)
+	cmd := exec.Command(program, "--port", addr, "--quiet", "posix", dir)
+	cmd.Env = append(os.Environ(), "HOME="+dir, "ROOT_ACCESS_KEY="+key, "ROOT_SECRET_KEY="+secret) // not for ps
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -104,4 +106,79 @@ func TestObjectStore(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	s.fails(121, "curi-bucket", "env", "PATH=/usr/bin:/bin", bin+"/curi", "pull", "--remote", "team")
+}
+
+// TestNoSecret uses an object store in every way, and finds the credentials
+// nowhere: in no file of the stores, the project, the remote; in nothing that
+// is said, however much; in no process's arguments.
+func TestNoSecret(t *testing.T) {
+	t.Parallel()
+	const key, secret, token = "AKIDNOSECRET", "hunter2-of-the-bucket", "hunter2-of-the-session"
+	url := s3Server(t, key, secret)
+	s := newSite(t, byCopy)
+	s.env = append(s.env, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ACCESS_KEY_ID="+key, "AWS_SECRET_ACCESS_KEY="+secret)
+	var said strings.Builder
+	run := func(argv ...string) outcome {
+		t.Helper()
+		o := s.run(append([]string{"curi", "--verbose"}, argv...)...)
+		fmt.Fprintln(&said, argv, o)
+		return o
+	}
+	works := func(argv ...string) {
+		t.Helper()
+		if o := run(argv...); o.status != 0 {
+			t.Fatalf("%v: %s", argv, o)
+		}
+	}
+	works("remote", "add", "team", url)
+	works("push", "digits")
+	// A stage, whose record, log and result go to the remote, and what runs
+	// beside it.
+	works("stage", "exec", "--name", "look", "--no-mount", "--in", "data=digits", "--out", "args=args", "--", "sh", "-c",
+		"for i in 1 2 3; do cat /proc/[0-9]*/cmdline; done 2>/dev/null | tr '\\0' '\\n' > {out.args}; ls -l {in.data}")
+	works("show", "look@last", "--json")
+	works("log", "--json")
+	works("push", "--wait")
+	works("remote", "ls", "--json")
+	works("remote", "fsck", "--read")
+	works("remote", "gc", "--json")
+	works("pull", "--now", "team/digits")
+	works("status", "--json")
+	works("config", "--json")
+	// What goes wrong says why, and not with what.
+	for _, more := range [][]string{{"AWS_SESSION_TOKEN=" + token}, {"AWS_SECRET_ACCESS_KEY=" + secret + "x"}, {"AWS_ACCESS_KEY_ID="}} {
+		env := s.env
+		s.env = append(slices.Clone(env), more...)
+		if o := run("push", "digits"); o.status != 123 {
+			t.Errorf("with %v: %s", more, o)
+		}
+		s.env = env
+	}
+	for _, bad := range []string{"s3://" + key + ":" + secret + "@models/curi", "s3://models?secret=" + secret, "s3://models?endpoint=https://" + secret + "@host",
+		"s3://models?endpoint=https://host?sig=" + secret, "azblob://models?sas=" + secret} {
+		if o := run("remote", "add", "bad", bad); o.status != 120 {
+			t.Errorf("%s was taken: %s", bad, o)
+		}
+		// What the person typed is no leak of ours.
+	}
+	if o := run("remote", "add", "plain", "s3://models?endpoint=http://storage.example.org"); o.status != 120 || !strings.Contains(o.stderr, "not encrypted") {
+		t.Errorf("an endpoint in the clear: %s", o)
+	}
+	outputs := said.String()
+	for _, argv := range []string{key + ":" + secret + "@", "?secret=" + secret, "https://" + secret + "@host", "?sig=" + secret, "?sas=" + secret} {
+		outputs = strings.Replace(outputs, argv, "", 1) // the arguments that are listed above
+	}
+	for _, word := range []string{secret, token} {
+		if i := strings.Index(outputs, word); i >= 0 {
+			t.Errorf("said: …%s…", outputs[max(0, i-200):i+len(word)])
+		}
+		if o := s.run("grep", "-r", "-l", "-a", word, filepath.Dir(s.store)); o.status != 1 {
+			t.Errorf("it lies in %s", o.stdout)
+		}
+	}
+	// The look at the processes was one: this test's command is in it.
+	if o := s.run("curi", "cat", "look.args"); !strings.Contains(o.stdout, "stage\nexec") {
+		t.Errorf("no processes were listed: %.300s", o)
+	}
 }

@@ -20,6 +20,8 @@ need mksquashfs squashfs-tools
 need unshare util-linux
 need setpriv util-linux
 need mount mount
+need ip iproute2
+need tc iproute2
 need gcc gcc           # the race detector links with it
 # Programs that the tests run in a mount.
 need sqlite3 sqlite3

@@ -54,7 +54,7 @@ func (b *bucket) fail(ctx context.Context, what, key string, err error) error {
 		return fmt.Errorf("%s: %w", key, cas.ErrNotFound)
 	case status == http.StatusPreconditionFailed || code == "BlobAlreadyExists":
 		return fmt.Errorf("%s: %w", key, cas.ErrExists)
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusUnauthorized || status == http.StatusForbidden || stale[code]:
 		return say("refused ("+brief(err)+"); check the credentials and what they are allowed to do with "+b.name, fs.ErrPermission)
 	case status >= 500 || status == http.StatusTooManyRequests || status == http.StatusRequestTimeout || status == http.StatusConflict || damaged[code]:
 		return say(brief(err), remote.ErrAway)
@@ -74,6 +74,10 @@ func (b *bucket) fail(ctx context.Context, what, key string, err error) error {
 	}
 	return say(brief(err), remote.ErrAway)
 }
+
+// stale are codes of credentials that were right, whatever status comes with
+// them.
+var stale = map[string]bool{"ExpiredToken": true, "InvalidToken": true, "TokenRefreshRequired": true, "ExpiredTokenException": true}
 
 // damaged are codes that say that a request was damaged on its way.
 var damaged = map[string]bool{
