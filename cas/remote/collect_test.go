@@ -310,3 +310,32 @@ func TestCollectDied(t *testing.T) {
 	publish(t, r, s, "old", old)
 	wantWhole(t, r, s, old)
 }
+
+// TestCollectUnreadable: what a needed recipe needs is not known where that
+// cannot be read, so nothing is removed.
+func TestCollectUnreadable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bucket")
+	s := newStore(t)
+	r := newRemote(t, OpenDir(dir))
+	keep := addFiles(t, s, map[string][]byte{"a": randomBytes(1, 3<<20)})
+	publish(t, r, s, "keep", keep)
+	good, err := os.ReadFile(filepath.Join(dir, recipeKey(keep)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []int{20, 70, len(good) - 5} { // the fixed part, the head, the last chunk page
+		bad := append([]byte(nil), good...)
+		bad[at] ^= 1
+		if err := r.b.Put(t.Context(), recipeKey(keep), bad); err != nil {
+			t.Fatal(err)
+		}
+		makeOld(t, dir)
+		if c, err := r.Collect(t.Context(), CollectOptions{}); !errors.Is(err, cas.ErrCorrupt) || c.Removed != 0 {
+			t.Errorf("byte %d: %+v, %v", at, c, err)
+		}
+	}
+	if err := r.b.Put(t.Context(), recipeKey(keep), good); err != nil {
+		t.Fatal(err)
+	}
+	wantWhole(t, r, s, keep)
+}

@@ -195,3 +195,20 @@ func FuzzPages(f *testing.F) {
 		_, _ = parseHead(b, cas.Digest{}, 64, int64(n))
 	})
 }
+
+// TestRecipeRefused: a chunk that cannot be in a pack, and the recipe of
+// another tree, are refused when they are parsed.
+func TestRecipeRefused(t *testing.T) {
+	for name, s := range map[string]spot{
+		"beyond the pack": {off: maxPack - 5, stored: 10}, "too long": {off: 16, stored: maxStored + 1, enc: encZstd}, "not its length": {off: 16, stored: 9},
+	} {
+		if _, err := parseChunkPage(encodeChunkPage([]row{{raw: 10, spot: s}}), 0, 10); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, b := testRecipe(t, 10)
+	other := cas.Sum([]byte("other"))
+	if _, _, err := openTest(t, other, b); !errors.Is(err, cas.ErrCorrupt) {
+		t.Errorf("the recipe of another tree: %v", err)
+	}
+}

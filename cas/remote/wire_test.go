@@ -67,3 +67,24 @@ func TestCheckURL(t *testing.T) {
 		}
 	}
 }
+
+// TestShortAnswer: a helper that answers with fewer or more bytes than it says
+// to have read is not believed.
+func TestShortAnswer(t *testing.T) {
+	for _, n := range []int{4, 6} {
+		askR, askW := io.Pipe()
+		sayR, sayW := io.Pipe()
+		c := newHelperConn(askW)
+		go func() { c.broken(c.read(sayR)) }()
+		go func() {
+			if _, err := readFrame(bufio.NewReader(askR)); err == nil { // it was asked
+				_ = writeFrame(sayW, 1, saidOK, make([]byte, n))
+			}
+		}()
+		if _, err := c.ReadAt(t.Context(), "k", make([]byte, 5), 0); !errors.Is(err, cas.ErrCorrupt) {
+			t.Errorf("%d bytes for 5: %v", n, err)
+		}
+		askR.Close()
+		sayW.Close()
+	}
+}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,19 +17,33 @@ import (
 // returns the URL of a remote in it.
 func s3Server(t *testing.T, key, secret string) string {
 	t.Helper()
-	program := os.Getenv("CURI_TEST_S3")
-	need(t, program != "", "an S3 server (make test builds it; or CURI_TEST_S3, the path of versitygw)")
-	dir := t.TempDir()
-	if err := os.Mkdir(dir+"/models", 0o777); err != nil {
-		t.Fatal(err)
-	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	addr := l.Addr().String()
 	l.Close()
-	cmd := exec.Command(program, "--port", addr, "--quiet", "posix", dir)
+	s3ServerAt(t, addr, key, secret, nil, func() error {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return "s3://models/curi?endpoint=http://" + addr
+}
+
+// s3ServerAt starts it at HOST:PORT, as enter says, and waits until reach can.
+func s3ServerAt(t *testing.T, addr, key, secret string, enter []string, reach func() error) {
+	t.Helper()
+	program := os.Getenv("CURI_TEST_S3")
+	need(t, program != "", "an S3 server (make test builds it; or CURI_TEST_S3, the path of versitygw)")
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/models", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	argv := slices.Concat(enter, []string{program, "--port", addr, "--quiet", "posix", dir})
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(), "HOME="+dir, "ROOT_ACCESS_KEY="+key, "ROOT_SECRET_KEY="+secret) // not for ps
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
@@ -41,10 +54,9 @@ func s3Server(t *testing.T, key, secret string) string {
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-ended })
 	for deadline := time.Now().Add(time.Minute); ; {
-		r, err := http.Get("http://" + addr + "/")
+		err := reach()
 		if err == nil {
-			r.Body.Close()
-			return "s3://models/curi?endpoint=http://" + addr
+			return
 		}
 		select {
 		case <-ended:

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -83,6 +84,7 @@ type site struct {
 	side  string // for what a test and its commands tell each other: no part of the project
 	mount string // where the store is mounted beforehand; ""
 	env   []string
+	enter []string   // how commands get to the site's machine, if that is one of a network
 	space *namespace // of byUser, and of labs
 	who   user       // who runs commands in the namespace
 }
@@ -230,6 +232,7 @@ func (s *site) copyIn(from, to string) {
 func (s *site) command(argv ...string) *exec.Cmd {
 	// By env, because it is to be found in the site's PATH, not in that of the tests.
 	argv = append([]string{"/usr/bin/env"}, argv...)
+	argv = slices.Concat(s.enter, argv)
 	if s.space != nil {
 		argv = s.space.enter(s.who, s.dir, argv)
 	}

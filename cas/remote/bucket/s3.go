@@ -23,6 +23,9 @@ const (
 	// connectTimeout is how long an attempt to connect may take: a store that
 	// is away is told soon.
 	connectTimeout = 5 * time.Second
+	// probeAfter is how long a connection may say nothing before it is asked
+	// whether it is still one.
+	probeAfter = 5 * time.Second
 	// connections that are kept open; more are made when they are needed.
 	connections = 64
 )
@@ -30,7 +33,12 @@ const (
 func (b *bucket) openS3(ctx context.Context, u *url.URL) error {
 	q := u.Query()
 	client := awshttp.NewBuildableClient().
-		WithDialerOptions(func(d *net.Dialer) { d.Timeout = connectTimeout }).
+		WithDialerOptions(func(d *net.Dialer) {
+			d.Timeout = connectTimeout
+			// A server that forgot a connection while the line was cut says so to
+			// the first probe; one that says nothing is given up.
+			d.KeepAliveConfig = net.KeepAliveConfig{Enable: true, Idle: probeAfter, Interval: probeAfter, Count: 4}
+		}).
 		WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConns, t.MaxIdleConnsPerHost = connections, connections
 		})
