@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +29,7 @@ type snapshots struct {
 	on   bool      // the run makes some
 	last time.Time // of the checkpoint that the newest snapshot is for
 	made time.Time // when that was made
+	told bool      // others know of it, or are not to
 }
 
 // keepSnapshots makes snapshots until the returned function is called, which
@@ -35,7 +38,7 @@ func (r *run) keepSnapshots(ctx context.Context) (stop func()) {
 	if r.o.Snapshot <= 0 || len(r.p.Work) == 0 {
 		return func() {}
 	}
-	r.snapshots.on = true
+	r.snapshots.on, r.snapshots.told = true, true
 	if list, err := stages.Snapshots(ctx, r.s, r.p.Key); err == nil && len(list) > 0 {
 		r.snapshots.last = list[0].Time
 	}
@@ -72,16 +75,45 @@ func (s *snapshots) settle(ctx context.Context, status stages.Status) {
 	var err error
 	switch {
 	case status == stages.Succeeded:
-		err = stages.DropSnapshots(ctx, s.r.s, s.r.p.Key)
-		if err == nil && s.r.o.Snapshotted != nil {
-			err = s.r.o.Snapshotted(ctx, s.r.p.Key, stages.Snapshot{})
-		}
+		err = s.drop(ctx)
 	case s.on:
 		err = s.take(ctx)
 	}
 	if err != nil {
 		s.r.warn("%s", oneLine(err))
 	}
+}
+
+// drop gives all of the key up, here and elsewhere.
+func (s *snapshots) drop(ctx context.Context) error {
+	r := s.r
+	list, err := stages.Snapshots(ctx, r.s, r.p.Key)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if r.o.Snapshotted != nil {
+		if err := r.o.Snapshotted(ctx, r.p.Key, stages.Snapshot{}); err != nil {
+			r.warn("%s", oneLine(err))
+		}
+	}
+	return stages.DropSnapshots(ctx, r.s, r.p.Key)
+}
+
+// tell tells others of the newest snapshot, if they do not know it.
+func (s *snapshots) tell(ctx context.Context) error {
+	r := s.r
+	if s.told || r.o.Snapshotted == nil {
+		return nil
+	}
+	list, err := stages.Snapshots(ctx, r.s, r.p.Key)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	if err := r.o.Snapshotted(ctx, r.p.Key, list[0]); err != nil {
+		return err
+	}
+	s.told = true
+	return nil
 }
 
 // take makes a snapshot if there is a complete checkpoint that none is for.
@@ -94,7 +126,7 @@ func (s *snapshots) take(ctx context.Context) error {
 	}}
 	found, err := search.Newest()
 	if err != nil || found.Path == "" || !found.Time.After(s.last) {
-		return err
+		return errors.Join(err, s.tell(ctx))
 	}
 	skip := func(path string, mtime time.Time) bool {
 		if path == found.Path || strings.HasPrefix(path, found.Path+string(filepath.Separator)) {
@@ -129,12 +161,9 @@ func (s *snapshots) take(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.last, s.made = found.Time, time.Now()
+	s.last, s.made, s.told = found.Time, time.Now(), false
 	r.o.Log.Info("work directories have a snapshot", "run", r.id, "checkpoint", snap.Checkpoint, "n", snap.N)
-	if r.o.Snapshotted != nil {
-		return r.o.Snapshotted(ctx, r.p.Key, snap)
-	}
-	return nil
+	return s.tell(ctx)
 }
 
 // fromSnapshot fills the work directories with the newest snapshot of the key,
@@ -151,6 +180,10 @@ func (r *run) fromSnapshot(ctx context.Context, work, copied, kept string) (bool
 		}
 	}
 	for _, snap := range list {
+		if err := r.checkSnapshot(ctx, snap.Tree); err != nil {
+			r.warn("the snapshot of the work directories of %s cannot be taken: %s", snap.Run, oneLine(err))
+			continue
+		}
 		progress, clear := r.o.Progress("taking the work directories of " + snap.Run)
 		err := r.s.Checkout(ctx, snap.Tree, copied, cas.CheckoutOptions{Progress: progress})
 		clear()
@@ -171,4 +204,36 @@ func (r *run) fromSnapshot(ctx context.Context, work, copied, kept string) (bool
 		return true, nil
 	}
 	return false, nil
+}
+
+// checkSnapshot refuses one that no run of the stage could have made: it may
+// come from a remote. What its links led to would be written to.
+func (r *run) checkSnapshot(ctx context.Context, tree cas.Digest) error {
+	return r.s.Walk(ctx, tree, func(name string, e cas.Entry) error {
+		switch {
+		case !strings.Contains(name, "/") && (e.Kind != cas.KindDir || !slices.Contains(r.p.Work, name)):
+			return fmt.Errorf("%s is no work directory of the stage: %w", name, cas.ErrCorrupt)
+		case e.Kind == cas.KindSymlink && !staysBelow(path.Dir(name), e.Target):
+			return fmt.Errorf("the link %s leads out, to %s: %w", name, e.Target, cas.ErrCorrupt)
+		}
+		return nil
+	})
+}
+
+// staysBelow reports whether a link in the directory dir, a path of real
+// directories, stays among the work directories, whatever else is a link.
+func staysBelow(dir, target string) bool {
+	depth := strings.Count(dir, "/") + 1 // ".." that stay among the work directories
+	down := false
+	for part := range strings.SplitSeq(target, "/") {
+		switch {
+		case part == "..":
+			if depth--; down || depth < 0 {
+				return false
+			}
+		case part != "" && part != ".":
+			down = true
+		}
+	}
+	return !strings.HasPrefix(target, "/")
 }

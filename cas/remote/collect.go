@@ -304,7 +304,7 @@ func (r *Remote) refTrees(ctx context.Context, fn func(name string, tree cas.Dig
 		case err != nil:
 			return err
 		case strings.HasPrefix(o.Key, tagRoom), o.Size == 0:
-		case strings.HasPrefix(o.Key, "refs/artifact/"), strings.HasPrefix(o.Key, "refs/stage/"):
+		case strings.HasPrefix(o.Key, "refs/artifact/"), strings.HasPrefix(o.Key, stageRoom), strings.HasPrefix(o.Key, workRoom):
 			keys = append(keys, o.Key)
 		default:
 			return fmt.Errorf("%s is no ref that this Curi knows; use a newer one: %w", o.Key, cas.ErrFormat)

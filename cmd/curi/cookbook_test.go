@@ -48,6 +48,8 @@ var cookbookChecks = map[string]string{
 		API_TOKEN=other curi stage exec --json --name fetch --out data=data.json \
 		    -- python fetch.py --token '{secret.API_TOKEN}' --out '{out.data}' | grep '"cached": *true'`,
 	"Checkpoints and resuming": `
+		curi cat spot@last/log.txt | grep 'goes on from .*/a.safetensors'
+		[ "$(find "$CURI_STORE/refs/work" -type f | wc -l)" = 0 ]
 		curi cat resumed@last/log.txt | grep 'resumes from epoch=2.ckpt'
 		curi cat resumed@last/record.json | grep '"checkpoint": "checkpoints/epoch=2.ckpt"'
 		ls "$(curi path resumed@last.work/checkpoints)" | grep 'epoch=4.ckpt'`,

@@ -75,6 +75,7 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	}
 	if !o.offline {
 		opts.Elsewhere = e.result
+		opts.Snapshotted, opts.BringSnapshot = e.snapshotted, e.bringSnapshot
 	}
 	opts.Owe = func(ctx context.Context, k stages.Key, res stages.Result) error { return owe(ctx, s, k, res) }
 	// Its own result, at least, is for the next command.
