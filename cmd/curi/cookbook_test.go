@@ -59,6 +59,9 @@ var cookbookChecks = map[string]string{
 		grep 'rank 1 of 2' $logs/1/stdout.log || failed=1
 		curi umount "$HOME/logs"
 		[ -z "${failed:-}" ]`,
+	"Metrics": `
+		curi show "$(curi log --stage measured --sort val.loss --quiet | head -n 1)" | grep 'lr=0.1'
+		curi metrics measured@last | grep '^val.loss *0.025 *3 *0.025 *0.1 *4$'`,
 	"Load a model without knowing its class": `
 		curi cat evaluate-typed.accuracy | grep '"DigitsNet"'
 		curi show typed-model --json | grep '"owner": *"ana"'

@@ -9,8 +9,8 @@ import (
 var madeFrom = regexp.MustCompile(`from (\S+|the beginning), weights ([0-9a-f]{64})`)
 
 // A training that was killed ends with the same weights as one that was not.
-func resumesExactly(t *testing.T, from string, argv ...string) {
-	s := newSite(t, byMount).real()
+func resumesExactly(t *testing.T, from string, argv ...string) (s *site, run string) {
+	s = newSite(t, byMount).real()
 	unbroken := s.begin(s.execArgv(argv...)...)
 	argv = append(argv, "--die")
 	if o := s.run(s.execArgv(argv...)...); o.status != 137 || madeFrom.MatchString(o.stderr) {
@@ -33,12 +33,23 @@ func resumesExactly(t *testing.T, from string, argv ...string) {
 	if record := s.ok("curi", "cat", r.Run+"/record.json"); !strings.Contains(record, `"checkpoint": "checkpoints/`+from+`"`) {
 		t.Errorf("the record does not say that it went on from %s", from)
 	}
+	return s, r.Run
 }
 
 func TestTorchLightningKilledInMidEpoch(t *testing.T) {
-	resumesExactly(t, "epoch=1-step=8.ckpt", "--name", "train", "--out", "model=model.ckpt", "--out", "logs=logs/", "--work", "checkpoints", "--",
+	s, run := resumesExactly(t, "epoch=1-step=8.ckpt", "--name", "train", "--out", "model=model.ckpt", "--out", "logs=logs/", "--work", "checkpoints", "--",
 		"python", "-m", "external.resume_lightning", "--model_path", "{out.model}", "--log_dir", "{out.logs}",
 		"--checkpoint_dir", "{work.checkpoints}", "--ckpt_path={resume}")
+	// The CSVLogger's, of epochs 2 and 3.
+	got := decode[[]struct {
+		Metrics []struct {
+			Name        string
+			Step, Count int
+		}
+	}](s, s.ok("curi", "metrics", run, "--metric", "loss", "--json"))
+	if len(got) != 1 || len(got[0].Metrics) != 1 || got[0].Metrics[0].Step != 15 || got[0].Metrics[0].Count != 2 {
+		t.Errorf("the metrics are %+v", got)
+	}
 }
 
 func TestTorchDistributedKilledInMidCheckpoint(t *testing.T) {

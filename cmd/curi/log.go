@@ -38,6 +38,9 @@ type loggedJSON struct {
 	Differs  []stages.Differing `json:"differs"` // results elsewhere of the same key with other outputs
 	Record   json.RawMessage    `json:"record,omitempty"`
 	Log      *string            `json:"log,omitempty"`
+	// Metrics are the newest values of those that were asked for; null where
+	// the run has none.
+	Metrics map[string]*number `json:"metrics,omitempty"`
 }
 
 func newLog(a *app) *cobra.Command {
@@ -45,6 +48,7 @@ func newLog(a *app) *cobra.Command {
 	var params []string
 	var since string
 	var most int
+	var columns metricColumns
 	c := &cobra.Command{
 		Use:   "log [RUN]",
 		Short: "List runs, or show one with its log",
@@ -53,6 +57,7 @@ command, parameters, inputs and outputs, and what it printed.`,
 		Example: `  curi log
   curi log train@last
   curi log --stage train --param lr=0.05 --failed --since 2d
+  curi log --stage train --metric val_loss --sort val_loss
   curi log --json | jq -r '.[] | select(.status == "failed") | .run'`,
 		Args:              nargs(0, 1, "at most one RUN"),
 		ValidArgsFunction: a.completeRuns,
@@ -74,9 +79,9 @@ command, parameters, inputs and outputs, and what it printed.`,
 				return usagef("-n %d: say how many runs, or leave it out for all", most)
 			}
 			if len(args) == 0 {
-				return a.listRuns(c.Context(), f, most)
+				return a.listRuns(c.Context(), f, most, columns)
 			}
-			for _, n := range []string{"stage", "param", "failed", "since", "number"} {
+			for _, n := range []string{"stage", "param", "failed", "since", "number", "metric", "sort"} {
 				if c.Flags().Changed(n) {
 					return usagef("curi log %s shows one run: leave --%s out", args[0], n)
 				}
@@ -89,14 +94,18 @@ command, parameters, inputs and outputs, and what it printed.`,
 	fl.StringArrayVar(&params, "param", nil, "only runs with this parameter, `k=v` (repeatable)")
 	fl.BoolVar(&f.Failed, "failed", false, "only runs that ended without a result")
 	fl.StringVar(&since, "since", "", "only runs since `T`: 2d ago, or 2026-03-01")
+	fl.StringArrayVar(&columns.names, "metric", nil, "show the newest value of the metric `M` (repeatable)")
+	fl.StringVar(&columns.sort, "sort", "", "by the newest value of the metric `M`, the smallest first; -M the largest")
 	fl.IntVarP(&most, "number", "n", 0, "only the newest `N`")
 	_ = c.RegisterFlagCompletionFunc("stage", a.completeStages)
 	_ = c.RegisterFlagCompletionFunc("param", cobra.NoFileCompletions)
-	_ = c.RegisterFlagCompletionFunc("since", cobra.NoFileCompletions)
+	for _, name := range []string{"since", "metric", "sort"} {
+		_ = c.RegisterFlagCompletionFunc(name, cobra.NoFileCompletions)
+	}
 	return c
 }
 
-func (a *app) listRuns(ctx context.Context, f stages.Filter, most int) error {
+func (a *app) listRuns(ctx context.Context, f stages.Filter, most int, columns metricColumns) error {
 	s, err := a.store(ctx)
 	if err != nil {
 		return err
@@ -113,9 +122,12 @@ func (a *app) listRuns(ctx context.Context, f stages.Filter, most int) error {
 		}
 		if f.Match(r) {
 			projects[r.Project] = true
-			list = append(list, logged(r))
+			l := logged(r)
+			columns.fill(ctx, a, s, r, &l)
+			list = append(list, l)
 		}
 	}
+	columns.order(list)
 	if a.json {
 		return a.printJSON(list)
 	}
@@ -127,12 +139,14 @@ func (a *app) listRuns(ctx context.Context, f stages.Filter, most int) error {
 	if len(projects) > 1 {
 		header = slices.Insert(header, 1, "PROJECT")
 	}
+	header = slices.Insert(header, len(header)-1, columns.header()...)
 	var rows [][]string
 	for _, l := range list {
 		row := []string{l.Run, wordStatusOf(l), l.Started.Local().Format("2006-01-02 15:04"), span(time.Duration(l.Seconds * float64(time.Second))), pairs(l.Params)}
 		if len(projects) > 1 {
 			row = slices.Insert(row, 1, l.Project)
 		}
+		row = slices.Insert(row, len(row)-1, columns.cells(l)...)
 		rows = append(rows, row)
 	}
 	return a.table(header, rows)

@@ -187,6 +187,12 @@ sizes are bytes; times are RFC 3339.
                 "started","ended","seconds","params","op_params","outputs","work",
                 "same_as"}]; same_as is the run whose result it took, or ""; for one
                 RUN also "record" and "log"
+                with --metric also "metrics", name → newest value or null
+    metrics     [{"run","status","metrics":[{"name","last","step","min","max","count"}]}];
+                with --points also "points", lists of step and value; what JSON has
+                no number for is a string ("NaN")
+    metrics diff  {"a","b","metrics":[{"name","a","b","change"}],
+                "params":[{"name","a","b","operational"}]}; null where there is none
     lineage     {"nodes":[{"id","kind","name","tree","stage","project","params",
                 "names","time"}],"edges":[{"from","to","as"}]}
     mount       {"id","dir","pid","passthrough","reason","allow_other","metrics",…};
