@@ -92,12 +92,17 @@ func (c *code) addScript(file string, python bool) (ok bool, err error) {
 	if _, done := c.files[rel]; done {
 		return true, nil
 	}
-	if python || strings.HasSuffix(rel, ".py") || strings.HasSuffix(rel, ".pyw") || pythonScript(file) {
+	notebook := strings.HasSuffix(rel, ".ipynb")
+	if python || notebook || strings.HasSuffix(rel, ".py") || strings.HasSuffix(rel, ".pyw") || pythonScript(file) {
 		source, err := os.ReadFile(file)
 		if err != nil {
 			return false, fmt.Errorf("read the code %s: %w", rel, err)
 		}
-		c.files[rel], c.imports[rel] = cas.Sum(source), parseImports(source)
+		c.files[rel] = cas.Sum(source)
+		if notebook {
+			source = notebookSource(source)
+		}
+		c.imports[rel] = parseImports(source)
 		return true, nil
 	}
 	d, err := fileDigest(file)

@@ -194,3 +194,28 @@ func FuzzParseImports(f *testing.F) {
 	f.Add([]byte("from a import (b,\n'''x'''"))
 	f.Fuzz(func(t *testing.T, source []byte) { parseImports(source) })
 }
+
+// The imports of a notebook's code cells are followed; what is text, or a
+// command of the notebook, is none.
+func TestNotebookImports(t *testing.T) {
+	dir := writeFiles(t, map[string]string{
+		"nb/report.ipynb": `{"cells": [
+			{"cell_type": "markdown", "source": ["import never\n"]},
+			{"cell_type": "code", "source": ["%matplotlib inline\n", "!pip install never\n", "import plots\n"]},
+			{"cell_type": "code", "source": "from lib import tables"}], "metadata": {}, "nbformat": 4}`,
+		"nb/plots.py":   "",
+		"nb/never.py":   "",
+		"lib/tables.py": "",
+		"broken.ipynb":  "{",
+	})
+	st := Stage{Command: []string{"jupyter", "nbconvert", "--execute", "nb/report.ipynb", "broken.ipynb"}}
+	files, _, err := findCode(t, dir, st)
+	if want := []string{"broken.ipynb", "lib/tables.py", "nb/plots.py", "nb/report.ipynb"}; err != nil || !slices.Equal(files, want) {
+		t.Errorf("%v, %v; want %v", files, err, want)
+	}
+}
+
+func FuzzNotebook(f *testing.F) {
+	f.Add([]byte(`{"cells":[{"cell_type":"code","source":["import a\n"]},{"cell_type":"code","source":"%x\nb"}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) { parseImports(notebookSource(b)) })
+}

@@ -62,6 +62,12 @@ var cookbookChecks = map[string]string{
 	"Metrics": `
 		curi show "$(curi log --stage measured --sort val.loss --quiet | head -n 1)" | grep 'lr=0.1'
 		curi metrics measured@last | grep '^val.loss *0.025 *3 *0.025 *0.1 *4$'`,
+	"Notebooks": `
+		curi cat report.report | grep 'the sum is 10'
+		curi cat report@last/record.json | tr -d ' \n' | grep '"path":"digits_sum.py"'
+		curi stage exec --json --force --name report --in data=digits --out report=report.ipynb \
+		    -- jupyter nbconvert --to notebook --execute report.ipynb --output '{out.report}' --ExecutePreprocessor.record_timing=False >again
+		grep -q "$(curi show report.report --json | sed -n 's/.*"digest": *"\([0-9a-f]*\)".*/\1/p')" again`,
 	"Load a model without knowing its class": `
 		curi cat evaluate-typed.accuracy | grep '"DigitsNet"'
 		curi show typed-model --json | grep '"owner": *"ana"'

@@ -114,7 +114,8 @@ Code is, without being asked for:
     project, and a program that PATH finds in it
     the module behind -m or --module, looked up in the current directory, src/,
     PYTHONPATH and the project's own directory
-    the project's Python files that these import, wherever the import stands
+    the project's Python files that these import, wherever the import stands,
+    in the cells of a notebook too
 
 The words of a text for a shell count as elements. A path in the command that is
 neither input, output nor code, and a module that is not found, get a warning:
