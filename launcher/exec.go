@@ -37,6 +37,10 @@ type Options struct {
 	Accept        string        // a run whose outputs are published under this key; nothing runs
 	Message       string        // why, with Accept
 
+	// Slurm, if it is set, makes a miss a job of Slurm, which runs on a node of
+	// it; Exec waits for its end.
+	Slurm *Slurm
+
 	Self   string // path of the curi binary, re-executed as the guard
 	Curifs string // path of the curifs binary; "" looks beside Self, then in PATH
 	Curi   string // version of curi, for the record
@@ -108,6 +112,7 @@ type Result struct {
 	Exit    int               `json:"exit_status"`
 	Seconds float64           `json:"seconds"` // that this call took
 	Outputs map[string]Output `json:"outputs"`
+	Job     string            `json:"job,omitempty"` // of a batch system, its number
 }
 
 // Exec runs a planned stage, or takes its cached result. A command that ran
@@ -144,15 +149,17 @@ func Exec(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) (*Result
 
 // execution is one call of [Exec].
 type execution struct {
-	s     *cas.Store
-	p     *stages.Plan
-	o     *Options
-	env   environment
-	began time.Time
-	sig   *signals
-	id    string // of the run that this call makes
-	try   int    // of this call, from 1
-	gone  string // what was said of a result that is none any more
+	s         *cas.Store
+	p         *stages.Plan
+	o         *Options
+	env       environment
+	began     time.Time
+	sig       *signals
+	id        string // of the run that this call makes
+	try       int    // of this call, from 1
+	gone      string // what was said of a result that is none any more
+	submitted string // name of the job that this call submitted
+	batch     *batch // where this call is a job of a batch system
 }
 
 // say tells the person one line.
@@ -164,7 +171,11 @@ func (e *execution) say(format string, args ...any) {
 
 // warn tells the person one line that --quiet does not silence.
 func (e *execution) warn(format string, args ...any) {
-	fmt.Fprintf(e.o.Stderr, "curi: %s%s\n", rank(e.env), fmt.Sprintf(format, args...))
+	who := rank(e.env)
+	if e.batch != nil {
+		who = "" // a job is rank 0 of its batch system
+	}
+	fmt.Fprintf(e.o.Stderr, "curi: %s%s\n", who, fmt.Sprintf(format, args...))
 }
 
 // result is what this call reports of a run without outputs.
@@ -176,40 +187,67 @@ func (e *execution) result(exit int) *Result {
 // miss takes the key's lock, waiting for another call of the same key if need
 // be, and runs the stage.
 func (e *execution) miss(ctx context.Context) (*Result, error) {
-	id, err := stages.NewRunID(ctx, e.s, e.p.Name)
+	if job, err := e.jobOfKey(ctx, false); err != nil {
+		return nil, err
+	} else if job != nil {
+		return e.followOther(ctx, *job)
+	}
+	id, err := e.newID(ctx)
 	if err != nil {
 		return nil, err
 	}
 	e.id = id
+	res, job, err := e.locked(ctx)
+	if job == nil || err != nil {
+		return res, err
+	}
+	return e.followOther(ctx, *job)
+}
+
+// locked is the part of miss that is done under the key's lock. A job that it
+// returns is what to wait for without.
+func (e *execution) locked(ctx context.Context) (*Result, *stages.Job, error) {
 	lock, holders, err := e.takeKey(ctx)
 	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) || errors.Is(err, cas.ErrNoSpace) {
-		return nil, fmt.Errorf("stage %s would run now, but nothing can be written to the store: %w", e.p.Name, err)
+		return nil, nil, fmt.Errorf("stage %s would run now, but nothing can be written to the store: %w", e.p.Name, err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer lock.Release()
 	defer e.keepBeating(lock)()
+	if e.batch != nil {
+		if err := e.takeJob(ctx, lock); err != nil {
+			return nil, nil, err
+		}
+	}
 	// Whoever held the key meanwhile did the work, for --force too: of
 	// several ranks that all say --force one runs.
 	if len(holders) > 0 || !e.o.Force {
 		res, err := e.hit(ctx)
 		if res != nil || err != nil {
-			return res, err
+			return res, nil, err
 		}
 	}
 	if res := e.holderFailed(ctx, holders); res != nil {
-		return res, nil
+		return res, nil, nil
 	}
 	if res, err := e.askElsewhere(ctx, lock); res != nil || err != nil {
-		return res, err
+		return res, nil, err
 	}
 	// Not before: of several ranks the first may have made the path already.
 	if err := e.checkFrom(); err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if job, err := e.jobOfKey(ctx, true); job != nil || err != nil {
+		return nil, job, err
+	}
+	if e.o.Slurm != nil {
+		return e.submit(ctx)
 	}
 	fault.At(fault.RunLocked)
-	return e.tries(ctx, lock)
+	res, err := e.tries(ctx, lock)
+	return res, nil, err
 }
 
 // askElsewhere takes the key's result from where others put theirs. Both
@@ -232,6 +270,14 @@ func (e *execution) askElsewhere(ctx context.Context, lock *cas.Lock) (*Result, 
 		return nil, fmt.Errorf("%w: stage %s did not start: %w", ErrRefused, e.p.Name, err)
 	}
 	return nil, nil
+}
+
+// newID is the run that this call makes if it comes to that.
+func (e *execution) newID(ctx context.Context) (string, error) {
+	if e.batch != nil {
+		return e.batch.job.Run, nil
+	}
+	return stages.NewRunID(ctx, e.s, e.p.Name)
 }
 
 // checkFrom refuses a run whose --out-from is there already: what was taken

@@ -33,7 +33,14 @@ func (r *run) execute(ctx context.Context) outcome {
 	tty := terminal(r.o.Stdout) != nil
 	r.attempt.tty = tty
 	env := commandEnv(r.env, r.p, r.places, r.attempt, r.argv)
-	io, err := newStdio(stdin, r.o.Stdout, r.o.Stderr, r.log)
+	stdout, stderr := r.o.Stdout, r.o.Stderr
+	if r.batch != nil { // files that stay for a while
+		out, errs := r.log.masked(stdout), r.log.masked(stderr)
+		defer out.Close()
+		defer errs.Close()
+		stdout, stderr = out, errs
+	}
+	io, err := newStdio(stdin, stdout, stderr, r.log)
 	if err != nil {
 		return r.failed(err)
 	}

@@ -61,6 +61,34 @@ func (s *logStream) Close() error {
 	return nil
 }
 
+// A maskedWriter masks secrets in what goes to another writer that is kept,
+// such as a file. Close writes what was held back.
+type maskedWriter struct {
+	to   io.Writer
+	mask *masker
+	held []byte
+}
+
+// masked is w with secrets masked.
+func (l *keptLog) masked(w io.Writer) *maskedWriter { return &maskedWriter{to: w, mask: l.mask} }
+
+func (w *maskedWriter) Write(p []byte) (int, error) {
+	out := p
+	if !w.mask.empty() {
+		out, w.held = w.mask.apply(append(w.held, p...))
+	}
+	if _, err := w.to.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (w *maskedWriter) Close() error {
+	_, err := w.to.Write(w.mask.rest(w.held))
+	w.held = nil
+	return err
+}
+
 func (l *keptLog) append(p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

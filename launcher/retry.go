@@ -67,6 +67,11 @@ func (e *execution) pauseBefore(ctx context.Context, lock *cas.Lock) error {
 	if err := lock.SetHolder(holderPrefix + id); err != nil {
 		return err
 	}
+	if e.batch != nil {
+		if err := e.nextOfJob(ctx, id); err != nil {
+			return err
+		}
+	}
 	e.id = id
 	e.o.Fresh = false // what the last try left is what this one is for
 	return nil

@@ -206,6 +206,9 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	r.share().place()
 	r.info = stages.NewRun(r.p, r.id, r.attempt.number)
+	if r.batch != nil {
+		r.info.Job = r.batch.job.ID
+	}
 	r.record = r.newRecord(ctx, last)
 	return nil
 }

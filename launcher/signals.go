@@ -18,6 +18,8 @@ type signals struct {
 	ch     chan os.Signal
 	done   chan struct{}
 	first  atomic.Int32
+
+	stoodFor atomic.Bool // one was taken for another, see standFor
 }
 
 // parentGrace is how long the end of the parent context may precede the
@@ -78,4 +80,19 @@ func (s *signals) stop() {
 	signal.Stop(s.ch)
 	close(s.done)
 	s.cancel()
+}
+
+// standFor takes each signal of other for one that ends the run as sig does.
+func (s *signals) standFor(other <-chan os.Signal, sig syscall.Signal) {
+	go func() {
+		for {
+			select {
+			case <-other:
+				s.stoodFor.Store(true)
+				s.took(sig)
+			case <-s.done:
+				return
+			}
+		}
+	}()
 }

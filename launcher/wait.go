@@ -73,6 +73,9 @@ func (e *execution) ranSince(ctx context.Context, began time.Time) []string {
 }
 
 func (e *execution) sayWaiting(h cas.Holder, waited time.Duration) {
+	if e.batch != nil && h.What == holderPrefix+e.id {
+		return // for the end of its own submission
+	}
 	what := h.What
 	if what == "" {
 		what = "another call"
@@ -89,6 +92,9 @@ func (e *execution) sayWaiting(h cas.Holder, waited time.Duration) {
 // the holder's status. It is nil where the holder's curi died, or nothing was
 // run: then this call is the next try.
 func (e *execution) holderFailed(ctx context.Context, holders []string) *Result {
+	if e.batch != nil {
+		return nil // those were who submitted the job, or looked after it
+	}
 	// The last ones may have been waiters too, who ran nothing.
 	for _, holder := range slices.Backward(holders) {
 		r, err := stages.FindRun(ctx, e.s, holder)

@@ -131,6 +131,7 @@ func TestDocumentedFields(t *testing.T) {
 	look(reflect.TypeFor[Record]())
 	look(reflect.TypeFor[Run]())
 	look(reflect.TypeFor[resultInfo]())
+	look(reflect.TypeFor[Job]())
 	look(reflect.TypeFor[cas.Ref]())
 	look(reflect.TypeFor[cas.Version]())
 	look(reflect.TypeFor[cas.Holder]())

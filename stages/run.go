@@ -19,6 +19,7 @@ type Status string
 
 // The states of a run.
 const (
+	Queued      Status = "queued" // a batch system has it
 	Running     Status = "running"
 	Succeeded   Status = "succeeded"
 	Failed      Status = "failed"
@@ -49,6 +50,7 @@ type Run struct {
 	Started  time.Time         `json:"started"`
 	Ended    time.Time         `json:"ended"`
 	Work     []string          `json:"work"`              // names of work directories it may have left
+	Job      string            `json:"job,omitempty"`     // the batch system's number of the job that it is part of
 	SameAs   string            `json:"same_as,omitempty"` // nothing ran: the result is this run's, under another stage's or project's name
 	// Differs are results of this very key elsewhere whose outputs are not this
 	// run's: the stage does not always make the same.

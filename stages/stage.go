@@ -33,13 +33,13 @@ type Stage struct {
 
 	// Environ is where --env without a value, --tool commands and PYTHONPATH
 	// look; nil is the environment of this process.
-	Environ []string
+	Environ []string `json:"-"`
 	// Elsewhere, if it is set, finds what a REF means on a remote, and keeps that
 	// until release, which is nil where the REF names none.
-	Elsewhere func(ctx context.Context, ref string) (t Target, release func(), err error)
+	Elsewhere func(ctx context.Context, ref string) (t Target, release func(), err error) `json:"-"`
 	// StdinReader is what Stdin "-" reads, to its end; nil is the standard
 	// input of this process.
-	StdinReader io.Reader
+	StdinReader io.Reader `json:"-"`
 }
 
 // Input binds a name to what a REF means when the stage is bound.

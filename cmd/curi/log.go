@@ -34,6 +34,7 @@ type loggedJSON struct {
 	OpParams map[string]string  `json:"op_params"`
 	Outputs  []string           `json:"outputs"`
 	Work     []string           `json:"work"`
+	Job      string             `json:"job"`     // the number of the batch system's job, or ""
 	SameAs   string             `json:"same_as"` // nothing ran: the result is this run's
 	Differs  []stages.Differing `json:"differs"` // results elsewhere of the same key with other outputs
 	Record   json.RawMessage    `json:"record,omitempty"`
@@ -167,7 +168,7 @@ func wordStatusOf(l loggedJSON) string {
 func logged(r stages.Run) loggedJSON {
 	l := loggedJSON{
 		Run: r.ID, Stage: r.Stage, Project: r.Project, Key: r.Key, Status: r.Status, Exit: r.Exit, Attempt: r.Attempt,
-		Started: r.Started, Params: r.Params, OpParams: r.OpParams, Outputs: r.Outputs, Work: r.Work, SameAs: r.SameAs, Differs: r.Differs,
+		Started: r.Started, Params: r.Params, OpParams: r.OpParams, Outputs: r.Outputs, Work: r.Work, Job: r.Job, SameAs: r.SameAs, Differs: r.Differs,
 	}
 	if l.Differs == nil {
 		l.Differs = []stages.Differing{}
@@ -240,6 +241,9 @@ func (a *app) logRun(ctx context.Context, ref string) error {
 	if r.SameAs != "" {
 		line("same as", "%s: nothing ran", r.SameAs)
 	}
+	if r.Job != "" {
+		line("job", "%s of Slurm", r.Job)
+	}
 	line("started", "%s, %s", r.Started.Local().Format(time.DateTime), age(r.Started))
 	showRun(line, r)
 	if rec != nil {
@@ -307,7 +311,7 @@ func openRunFile(ctx context.Context, s *cas.Store, r stages.Run, name string) (
 			return b, nil
 		}
 		// While its outputs are sealed, a run's tree has these alone.
-		if !errors.Is(err, cas.ErrNotFound) || r.Status != stages.Running && r.Status != stages.Lost {
+		if !errors.Is(err, cas.ErrNotFound) || r.Status != stages.Running && r.Status != stages.Queued && r.Status != stages.Lost {
 			return nil, err
 		}
 	}

@@ -50,6 +50,9 @@ type stageOptions struct {
 	accept, message               string
 	resumeFrom                    string
 	retries                       int
+	launcher                      string
+	slurm                         []string
+	detach                        bool
 }
 
 // declare adds the options that make the stage's key.

@@ -43,6 +43,7 @@ same in its environment ("curi help environment").`,
 	f.StringVar(&o.accept, "accept", "", "run nothing: publish the outputs of `RUN` under the key that this command has now")
 	f.StringVarP(&o.message, "message", "m", "", "with --accept: `WHY`")
 	_ = c.RegisterFlagCompletionFunc("accept", a.completeRuns)
+	o.declareLauncher(c)
 	return c
 }
 
@@ -57,6 +58,9 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	o.runs = true
 	opts, err := a.execOptions(c, o)
 	if err != nil {
+		return err
+	}
+	if opts.Slurm, err = a.slurm(c, o, opts.Self); err != nil {
 		return err
 	}
 	s, plan, err := a.bind(ctx, o, command)
@@ -98,12 +102,9 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 		}
 	}
 	var perr error
-	if exit == 0 && !res.Cached {
-		when := o.push
-		if o.offline {
-			when = pushLater
-		}
-		perr = a.publishResult(ctx, s, res.Run, when)
+	// A job publishes its result itself.
+	if exit == 0 && !res.Cached && (res.Job == "" || o.push == pushRequired) {
+		perr = a.publishResult(ctx, s, res.Run, o.pushWhen())
 	}
 	// Scripts may rely on it: only now it is durable where it is to be.
 	if a.json {

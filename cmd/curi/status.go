@@ -10,6 +10,7 @@ import (
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/cas/remote"
+	"github.com/curi-store/curi/launcher"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -24,6 +25,7 @@ type statusJSON struct {
 	Mounts     []mountJSON   `json:"mounts"`
 	Stale      []string      `json:"stale"` // directories whose server died
 	Running    []runningJSON `json:"running"`
+	Queued     []runningJSON `json:"queued"` // jobs that wait to run
 	Owed       []owedJSON    `json:"owed"`
 }
 
@@ -51,7 +53,9 @@ type runningJSON struct {
 	Project string    `json:"project"`
 	Key     string    `json:"key"`
 	Attempt int       `json:"attempt"`
-	Started time.Time `json:"started"`
+	Started time.Time `json:"started"` // of a queued one: when it was submitted
+	Job     string    `json:"job"`     // of Slurm, its number; else ""
+	State   string    `json:"state"`   // what Slurm says of the job; "" where it cannot be asked
 }
 
 func newStatus(a *app) *cobra.Command {
@@ -81,7 +85,7 @@ func (a *app) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := statusJSON{Store: s.Dir(), ID: s.ID(), Mounts: []mountJSON{}, Stale: []string{}, Running: []runningJSON{}, Owed: []owedJSON{}}
+	out := statusJSON{Store: s.Dir(), ID: s.ID(), Mounts: []mountJSON{}, Stale: []string{}, Owed: []owedJSON{}}
 	_, out.StoreFrom = a.cfg.get("store")
 	if f, err := s.Facts(ctx); err == nil {
 		out.Filesystem, out.FreeBytes, out.Reflinks = f.Filesystem, f.Free, f.Reflinks
@@ -97,7 +101,7 @@ func (a *app) status(ctx context.Context) error {
 	for _, m := range stale {
 		out.Stale = append(out.Stale, m.Dir)
 	}
-	if out.Running, err = a.running(ctx, s); err != nil {
+	if out.Running, out.Queued, err = a.running(ctx, s); err != nil {
 		return err
 	}
 	remotes, err := remote.Configs(ctx, s)
@@ -120,19 +124,47 @@ func (a *app) status(ctx context.Context) error {
 	return a.write(wordStatus(out))
 }
 
-// running lists the runs that run.
-func (a *app) running(ctx context.Context, s *cas.Store) ([]runningJSON, error) {
-	list := []runningJSON{}
+// jobPatience is how long Slurm may take to say what its jobs do.
+const jobPatience = 5 * time.Second
+
+// running lists the runs that run and those that wait to.
+func (a *app) running(ctx context.Context, s *cas.Store) (running, queued []runningJSON, err error) {
+	opts, err := a.jobOptions()
+	if err != nil {
+		return nil, nil, err
+	}
+	asking, cancel := context.WithTimeout(ctx, jobPatience)
+	defer cancel()
+	states, err := launcher.LookAfterJobs(asking, s, opts)
+	if err != nil {
+		a.warn("%s", oneLine(err.Error()))
+	}
+	running, queued = []runningJSON{}, []runningJSON{}
 	for r, err := range stages.Runs(ctx, s) {
 		if err != nil {
 			a.warn("%s", oneLine(err.Error()))
 			continue
 		}
-		if r.Status == stages.Running {
-			list = append(list, runningJSON{r.ID, r.Stage, r.Project, r.Key, r.Attempt, r.Started})
+		l := runningJSON{r.ID, r.Stage, r.Project, r.Key, r.Attempt, r.Started, r.Job, states[r.ID]}
+		switch r.Status {
+		case stages.Running:
+			running = append(running, l)
+		case stages.Queued:
+			queued = append(queued, l)
 		}
 	}
-	return list, nil
+	return running, queued, nil
+}
+
+// wordJob tells which job a run is; "" if it is none.
+func wordJob(r runningJSON) string {
+	switch {
+	case r.Job == "":
+		return ""
+	case r.State == "":
+		return ", job " + r.Job + " of Slurm"
+	}
+	return ", job " + r.Job + " of Slurm: " + r.State
 }
 
 func wordStatus(st statusJSON) string {
@@ -166,9 +198,12 @@ func wordStatus(st statusJSON) string {
 		line("mount", "none; curi mount DIR makes one")
 	}
 	for _, r := range st.Running {
-		line("running", "%s of %s, for %s", r.Run, r.Project, span(time.Since(r.Started)))
+		line("running", "%s of %s, for %s%s", r.Run, r.Project, span(time.Since(r.Started)), wordJob(r))
 	}
-	if len(st.Running) == 0 {
+	for _, r := range st.Queued {
+		line("queued", "%s of %s, for %s%s", r.Run, r.Project, span(time.Since(r.Started)), wordJob(r))
+	}
+	if len(st.Running)+len(st.Queued) == 0 {
 		line("running", "nothing")
 	}
 	for _, o := range st.Owed {

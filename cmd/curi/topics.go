@@ -68,6 +68,16 @@ failures are:
           stored, the holder of the stage's lock shows no sign of life, …
     125   internal: a bug, or something that nobody foresaw
 
+With --launcher slurm the status is that of the command in the job as well. Where
+Slurm ended the job before the run could say how it ended, it is
+
+    143   CANCELLED (130 by Ctrl-C), TIMEOUT, DEADLINE, PREEMPTED and not requeued
+    137   OUT_OF_MEMORY
+    124   sbatch did not take the job
+    123   NODE_FAIL, BOOT_FAIL, FAILED before the stage began, or a job that Slurm
+          does not know any more
+    129   SIGHUP here, and 143 SIGTERM here: the job goes on
+
 "curi fsck" exits with 122 where it found something bad, "curi diff --exit-code"
 with 1 where something differs.
 `},
@@ -179,14 +189,16 @@ sizes are bytes; times are RFC 3339.
     meta        {"name","version","meta","new"}
     rm          {"removed":[{"name","version","tree"}],"run"}
     stage exec  {"run","stage","key","cached","exit_status","seconds",
-                "outputs":{N:{"digest","tree","bytes","files","path"}}}
+                "outputs":{N:{"digest","tree","bytes","files","path"}}}; of a job of
+                Slurm also "job", its number. attach prints the same
     stage exec --dry-run   {"key","cached","command":[]}
     stage explain   {"key","cached","run","command":[],"preimage":[],
                 "nearest":{"run","changes":[{"old","new"}]}}; nearest is null on a hit
     shell       {"run","exit_status","path","saved"}; saved is as of add, or null
     log         [{"run","stage","project","key","status","exit_status","attempt",
                 "started","ended","seconds","params","op_params","outputs","work",
-                "same_as"}]; same_as is the run whose result it took, or ""; for one
+                "job","same_as"}]; job is Slurm's number of the job that it is part
+                of, or ""; same_as is the run whose result it took, or ""; for one
                 RUN also "record" and "log"
                 with --metric also "metrics", name → newest value or null
     metrics     [{"run","status","metrics":[{"name","last","step","min","max","count"}]}];
@@ -203,7 +215,8 @@ sizes are bytes; times are RFC 3339.
     status      {"store","store_from","id","filesystem","reflinks","free_bytes",
                 "mounts":[{"dir","passthrough","reason","auto","pid","allow_other",
                 "metrics","stats"}],"stale":[],"running":[{"run","stage","project",
-                "key","attempt","started"}],"owed":[{"remote","results"}]}; stats is
+                "key","attempt","started","job","state"}],"queued":[the same of jobs
+                that wait],"owed":[{"remote","results"}]}; stats is
                 what "curi help watch" tells; owed are results of stages that are to
                 be published and are not yet
     du          [{"name","kind","own_bytes","shared_bytes"}]

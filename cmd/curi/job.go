@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/curi-store/curi/launcher"
+	"github.com/curi-store/curi/stages"
+)
+
+// newJob is the command that a job of a batch system runs.
+func newJob(a *app) *cobra.Command {
+	o := &stageOptions{}
+	c := &cobra.Command{
+		Use:    "__job KEY NAME",
+		Short:  "Run the stage that a job was submitted for",
+		Hidden: true,
+		Args:   nargs(2, 2, "a KEY and a NAME"),
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.job(c.Context(), o, args[0], args[1])
+		},
+	}
+	c.Flags().StringVar(&o.push, "push", pushNow, "as of stage exec")
+	c.Flags().BoolVar(&o.offline, "offline", false, "as of stage exec")
+	return c
+}
+
+func (a *app) job(ctx context.Context, o *stageOptions, key, name string) error {
+	s, err := a.existingStore(ctx)
+	if err != nil {
+		return err
+	}
+	opts, err := a.jobOptions()
+	if err != nil {
+		return err
+	}
+	opts.Secret, opts.Progress = os.LookupEnv, a.progress
+	opts.Owe = func(ctx context.Context, k stages.Key, res stages.Result) error { return owe(ctx, s, k, res) }
+	a.leaveOwed = o.offline || o.push == pushLater
+	a.stopSignals() // the launcher takes them from here
+	_, res, err := launcher.RunJob(ctx, s, key, name, opts)
+	if err != nil {
+		// Whoever waits for the job is to see how it ended.
+		if eerr := launcher.EndJob(ctx, s, key, name, exitStatus(ctx, err)); eerr != nil {
+			a.warn("%s", oneLine(eerr.Error()))
+		}
+		return err
+	}
+	if res.Exit != 0 {
+		return &statusError{status: res.Exit}
+	}
+	if res.Cached {
+		return nil
+	}
+	return a.publishResult(ctx, s, res.Run, o.pushWhen())
+}
+
+// pushWhen is when the result goes to remotes.
+func (o *stageOptions) pushWhen() string {
+	if o.offline {
+		return pushLater
+	}
+	return o.push
+}
+
+// declareLauncher adds the options that say where the command runs.
+func (o *stageOptions) declareLauncher(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&o.launcher, "launcher", "local", "where the command runs: `WHERE` is local, or slurm for a job of Slurm")
+	f.StringArrayVar(&o.slurm, "slurm", nil, "with --launcher slurm: an option of sbatch, `KEY=VALUE`, such as partition=gpu, time=4:00:00 or exclusive")
+	f.BoolVar(&o.detach, "detach", false, "with --launcher slurm: return once the job is submitted")
+	_ = c.RegisterFlagCompletionFunc("launcher", cobra.FixedCompletions([]string{"local", "slurm"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("slurm", cobra.NoFileCompletions)
+}
+
+// slurm is how the options want the stage to be run; nil: here.
+func (a *app) slurm(c *cobra.Command, o *stageOptions, self string) (*launcher.Slurm, error) {
+	switch {
+	case o.launcher == "local" && (len(o.slurm) > 0 || o.detach):
+		return nil, usagef("curi stage exec: --slurm and --detach are for --launcher slurm")
+	case o.launcher == "local":
+		return nil, nil
+	case o.launcher != "slurm":
+		return nil, usagef("curi stage exec --launcher %s: want local or slurm", o.launcher)
+	}
+	options := map[string]string{}
+	for _, t := range o.slurm {
+		k, v, _ := strings.Cut(t, "=")
+		if _, twice := options[k]; twice {
+			return nil, usagef("--slurm %s is given twice", k)
+		}
+		options[k] = v
+	}
+	options, err := launcher.CheckSlurm(options)
+	if err != nil {
+		return nil, usagef("--%v", err)
+	}
+	s, err := a.store(c.Context())
+	if err != nil {
+		return nil, err
+	}
+	command := []string{self, "--store", s.Dir(), "__job"}
+	if a.quiet {
+		command = append(command, "--quiet")
+	}
+	if a.verbose {
+		command = append(command, "--verbose")
+	}
+	if when := o.pushWhen(); when == pushLater {
+		command = append(command, "--push", pushLater)
+	}
+	if o.offline {
+		command = append(command, "--offline")
+	}
+	return &launcher.Slurm{Options: options, Detach: o.detach, Command: command}, nil
+}

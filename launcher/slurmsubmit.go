@@ -1,0 +1,184 @@
+package launcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/stages"
+)
+
+// jobOptions are the options of Exec that a job needs where it runs.
+type jobOptions struct {
+	Force    bool          `json:"force"`
+	Fresh    bool          `json:"fresh"`
+	Retries  int           `json:"retries"`
+	NoMount  bool          `json:"no_mount"`
+	Timeout  time.Duration `json:"timeout"`
+	Grace    time.Duration `json:"grace"`
+	Snapshot time.Duration `json:"snapshot"`
+	Requeue  bool          `json:"requeue"` // at the time limit it goes on in the same job
+}
+
+// jobDir is where a job's output grows, in the place of its key.
+func jobDir(s *cas.Store, key string) string { return filepath.Join(s.Place(key).Dir(), "job") }
+
+// jobOutput and jobErrors are what a job writes to its stdout and stderr, what
+// Curi says in it included.
+func jobOutput(s *cas.Store, j stages.Job) string {
+	return filepath.Join(jobDir(s, j.Key), j.Name+".out")
+}
+
+func jobErrors(s *cas.Store, j stages.Job) string {
+	return filepath.Join(jobDir(s, j.Key), j.Name+".err")
+}
+
+// submit makes a job of the stage, which is to be followed once the key's lock,
+// which the caller holds, is given back; with Detach the result is all there is.
+func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
+	if err := e.checkSlurmNodes(); err != nil {
+		return nil, nil, err
+	}
+	host, _ := os.Hostname()
+	job := stages.Job{Key: e.p.Key.String(), Stage: e.p.Name, Project: e.p.Project.Name, Run: e.id, Name: "curi-" + e.id,
+		System: "slurm", User: userName(), Host: host, Submitted: time.Now().UTC()}
+	tree, err := stages.StorePlan(ctx, e.s, e.p, jobOptions{
+		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Timeout: e.o.Timeout, Grace: e.o.Grace, Requeue: e.requeues()})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer tree.Release()
+	job.Tree = tree.Tree
+	if err := e.prepareJobDir(); err != nil {
+		return nil, nil, err
+	}
+	// From here on no signal cuts it off: a job must never be there unknown.
+	ctx = context.WithoutCancel(ctx)
+	if err := stages.PutRun(ctx, e.s, e.queuedRun(), cas.Digest{}); err != nil {
+		return nil, nil, err
+	}
+	if err := stages.CreateJob(ctx, e.s, job); err != nil {
+		return nil, nil, err
+	}
+	id, err := e.sbatch(ctx, job)
+	if err != nil {
+		e.endQueued(ctx, job.Run, stages.Failed, exitRefused)
+		if derr := stages.DropJob(ctx, e.s, job.Key); derr != nil {
+			err = fmt.Errorf("%w; and then: %w", err, derr)
+		}
+		return nil, nil, err
+	}
+	job.ID = id
+	if err := e.noteJobID(ctx, job); err != nil {
+		return nil, nil, err
+	}
+	e.submitted = job.Name
+	e.say("%s is job %s of Slurm", e.id, id)
+	if e.o.Slurm.Detach {
+		e.say("curi attach %s shows it, curi cancel %s ends it", e.id, e.id)
+		res := e.result(0)
+		res.Job = id
+		return res, nil, nil
+	}
+	return nil, &job, nil
+}
+
+// requeues reports whether a job that meets its time limit goes on.
+func (e *execution) requeues() bool {
+	_, no := e.o.Slurm.Options["no-requeue"]
+	return !no
+}
+
+// checkSlurmNodes refuses what could not work: in a job of several nodes a
+// mount is seen by one of them only.
+func (e *execution) checkSlurmNodes() error {
+	if n := e.o.Slurm.nodes(); n > 1 && !e.o.NoMount {
+		return fmt.Errorf("%w: a job of %d nodes, and the places of a run in a mount are seen by one of them: --no-mount makes them in the store, which all nodes see", ErrRefused, n)
+	}
+	return nil
+}
+
+// queuedRun is the run that the job is to make.
+func (e *execution) queuedRun() stages.Run {
+	r := stages.NewRun(e.p, e.id, 1)
+	r.Status = stages.Queued
+	return r
+}
+
+// endQueued says how a run ended that never began.
+func (e *execution) endQueued(ctx context.Context, id string, status stages.Status, exit int) {
+	r, err := stages.FindRun(ctx, e.s, id)
+	if err != nil || r.Status != stages.Queued {
+		return
+	}
+	r.Status, r.Exit, r.Ended = status, exit, time.Now().UTC()
+	if err := stages.PutRun(ctx, e.s, r, r.Tree); err != nil {
+		e.warn("%s", oneLine(err))
+	}
+}
+
+// noteJobID makes the number of a job known with it and its run.
+func (e *execution) noteJobID(ctx context.Context, job stages.Job) error {
+	if err := stages.PutJob(ctx, e.s, job); err != nil {
+		return err
+	}
+	r, err := stages.FindRun(ctx, e.s, job.Run)
+	if err != nil {
+		return err
+	}
+	r.Job = job.ID
+	return stages.PutRun(ctx, e.s, r, r.Tree)
+}
+
+// prepareJobDir makes the directory for the job's output, without what an
+// earlier job wrote.
+func (e *execution) prepareJobDir() error {
+	dir := jobDir(e.s, e.p.Key.String())
+	if err := removeAll(dir); err != nil {
+		return err
+	}
+	return makeDir(dir)
+}
+
+// sbatch submits the job and returns its number.
+func (e *execution) sbatch(ctx context.Context, job stages.Job) (string, error) {
+	argv := []string{"sbatch", "--parsable", "--job-name=" + job.Name, "--chdir=" + e.p.Dir, "--open-mode=append",
+		"--output=" + slurmFile(jobOutput(e.s, job)), "--error=" + slurmFile(jobErrors(e.s, job)),
+		fmt.Sprintf("--signal=B:USR1@%d", e.o.Slurm.warning(e.o.Grace)), "--export=ALL"}
+	if e.requeues() {
+		argv = append(argv, "--requeue")
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.o.Slurm.Options)) {
+		value := e.o.Slurm.Options[name]
+		switch {
+		case name == "signal":
+		case value == "":
+			argv = append(argv, "--"+name)
+		default:
+			argv = append(argv, "--"+name+"="+value)
+		}
+	}
+	command := append(slices.Clone(e.o.Slurm.Command), job.Key, job.Name)
+	out, err := slurmctl(ctx, slurmEnv(e.env), "#!/bin/sh\nexec "+stages.ShellQuote(command)+"\n", argv...)
+	switch {
+	case errors.Is(err, errNoSlurm):
+		return "", fmt.Errorf("%w: %w: submit from a machine that has Slurm, or leave the launcher out to run it here", ErrRefused, err)
+	case err != nil:
+		return "", fmt.Errorf("%w: the job was not taken: %w", ErrRefused, err)
+	}
+	id, _, _ := strings.Cut(strings.TrimSpace(out), ";") // ";CLUSTER" may follow
+	if id == "" {
+		return "", fmt.Errorf("%w: sbatch named no job", ErrRefused)
+	}
+	return id, nil
+}
+
+// slurmFile is a path as a file name pattern of Slurm that means nothing else.
+func slurmFile(path string) string { return strings.ReplaceAll(path, "%", "%%") }
