@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/curi-store/curi/internal/fault"
@@ -141,6 +142,9 @@ func (c *collector) removePlace(ctx context.Context, p placeInfo) error {
 // belongs to any more. It does so with the lock: who waited for a file that is
 // gone finds so, and takes a new one.
 func (c *collector) sweepLocks(ctx context.Context) error {
+	if err := c.sweepLocksBelow(ctx, "node"); err != nil {
+		return err
+	}
 	ents, err := os.ReadDir(c.s.lockPath("key"))
 	if err != nil && !noFile(err) {
 		return fmt.Errorf("list locks: %w", err)
@@ -166,6 +170,49 @@ func (c *collector) sweepLocks(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("remove an old lock: %w", err)
 		}
+	}
+	return nil
+}
+
+// sweepLocksBelow removes old lock files that nobody has, and that are not
+// needed again: those below a directory of the locks of things that end.
+func (c *collector) sweepLocksBelow(ctx context.Context, kind string) error {
+	if c.o.DryRun {
+		return nil
+	}
+	var dirs []string
+	err := filepath.WalkDir(c.s.lockPath(kind), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		if e.IsDir() {
+			dirs = append(dirs, path)
+			return nil
+		}
+		fi, err := e.Info()
+		if err != nil || fault.Now().Sub(fi.ModTime()) < c.o.PlaceAge || strings.HasSuffix(path, takeoverSuffix) {
+			return nil
+		}
+		name, err := filepath.Rel(filepath.Join(c.s.dir, "locks"), path)
+		if err != nil {
+			return err
+		}
+		lock, err := c.s.Lock(ctx, filepath.ToSlash(name), "a collection", nil)
+		if errors.Is(err, ErrBusy) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = os.Remove(path)
+		lock.File().Close()
+		return err
+	})
+	if err != nil && !noFile(err) {
+		return fmt.Errorf("remove old locks: %w", err)
+	}
+	for _, d := range slices.Backward(dirs) {
+		_ = os.Remove(d) // if it is empty; who wants a lock there makes it again
 	}
 	return nil
 }

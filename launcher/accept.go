@@ -260,7 +260,7 @@ func (a *acceptance) placeOutputs(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if left := processesOfRun(a.from.ID); len(left) > 0 {
+	if left := processesOfRun(markOf(a.from.ID)); len(left) > 0 {
 		return "", fmt.Errorf("%w: accept %s: %s of that run still lives and may write: end it first", ErrRefused, a.from.ID, names(left))
 	}
 	// What was cut off while it was sealed is an output as a whole or not at all.

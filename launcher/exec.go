@@ -37,6 +37,9 @@ type Options struct {
 	Accept        string        // a run whose outputs are published under this key; nothing runs
 	Message       string        // why, with Accept
 
+	// Nodes, if it is set, says that this call is one node of several that run
+	// the stage together. It works without a mount.
+	Nodes *Nodes
 	// Slurm, if it is set, makes a miss a job of Slurm, which runs on a node of
 	// it; Exec waits for its end.
 	Slurm *Slurm
@@ -127,6 +130,9 @@ func Exec(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) (*Result
 	if o.Accept != "" {
 		return e.accept(ctx)
 	}
+	if o.Nodes != nil && o.Slurm == nil {
+		return e.execNode(ctx)
+	}
 	if !o.Force {
 		res, err := e.hit(ctx)
 		if res != nil || err != nil {
@@ -155,11 +161,12 @@ type execution struct {
 	env       environment
 	began     time.Time
 	sig       *signals
-	id        string // of the run that this call makes
-	try       int    // of this call, from 1
-	gone      string // what was said of a result that is none any more
-	submitted string // name of the job that this call submitted
-	batch     *batch // where this call is a job of a batch system
+	id        string  // of the run that this call makes
+	try       int     // of this call, from 1
+	gone      string  // what was said of a result that is none any more
+	submitted string  // name of the job that this call submitted
+	batch     *batch  // where this call is a job of a batch system
+	lead      *leader // where it is the first node of several
 }
 
 // say tells the person one line.

@@ -1,6 +1,7 @@
 package launcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,7 +98,13 @@ func (r *run) guarded(env environment, io *stdio) outcome {
 		return r.cannotStart(err)
 	}
 	spec := guardSpec{Argv: r.argv, Path: path, Dir: r.p.Dir, Env: env, TTY: io.tty, Grace: r.o.Grace,
-		Store: r.s.Dir(), Run: r.info, Trees: r.trees(), Share: r.share()}
+		Store: r.s.Dir(), Run: r.info, Mark: r.mark(), Trees: r.trees(), Share: r.share()}
+	if r.node > 0 {
+		spec.Store = "" // the run is the first node's to settle
+	}
+	if r.o.Nodes != nil {
+		r.nodeEnv(&spec)
+	}
 	held := []*os.File{r.lock.File(), r.pin.File()}
 	if r.mount != nil {
 		held = append(held, r.mount.use)
@@ -126,6 +133,7 @@ func (r *run) watch() outcome {
 		ended    *exit
 		killed   bool // what was left was killed
 		timedOut bool
+		halted   halt // what another node's end made of it
 	)
 	if r.o.Timeout > 0 {
 		t := time.NewTimer(r.o.Timeout)
@@ -159,10 +167,17 @@ func (r *run) watch() outcome {
 				out.err = fmt.Errorf("%w: %s cannot be killed and may still write: nothing is published", ErrRefused, names(rep.Stuck))
 				return r.judge(out, ended, timedOut, killed)
 			case rep.Done:
-				return r.judge(out, ended, timedOut, killed)
+				out = r.judge(out, ended, timedOut, killed)
+				if halted.why != "" && out.err == nil && out.status != stages.Interrupted {
+					out.status, out.exit, out.reason = stages.Failed, cmp.Or(halted.exit, out.exit, 1), halted.why
+				}
+				return out
 			}
 		case sig := <-r.sig.more:
 			r.passOn(sig)
+		case halted = <-r.halt:
+			r.link.signal(syscall.SIGTERM, r.o.Grace)
+			r.warn("%s: SIGTERM to %s", halted.why, filepath.Base(r.argv[0]))
 		case <-timeout:
 			timedOut = true
 			r.link.signal(syscall.SIGTERM, r.o.Grace)
@@ -242,7 +257,7 @@ func (r *run) sayLeft(left []process, ended *exit) {
 // tree is gone, until no process of the run is found.
 func (r *run) guardDied() outcome {
 	for deadline := time.Now().Add(stuckAfter); ; {
-		left := processesOfRun(r.id)
+		left := processesOfRun(r.mark())
 		if len(left) == 0 {
 			break
 		}

@@ -28,6 +28,9 @@ func (r *run) finish(ctx context.Context, out *outcome) (*Result, error) {
 		}
 		var err error
 		done, err = r.sealOrStop(ctx)
+		if err == nil && r.lead != nil {
+			done, err = r.unite(ctx, done)
+		}
 		if err != nil {
 			*out = r.failed(err)
 		}
@@ -129,7 +132,11 @@ func (r *run) settle(ctx context.Context, out *outcome, done []sealed) error {
 	}
 	res := stages.Result{Run: r.id, Tree: tree}
 	r.owe(ctx, res)
-	return stages.PutResult(ctx, r.s, r.p.Key, res)
+	if err := stages.PutResult(ctx, r.s, r.p.Key, res); err != nil {
+		return err
+	}
+	r.dropParts(ctx)
+	return nil
 }
 
 // owe notes that others are to get a result, before anybody knows of it.

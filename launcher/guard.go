@@ -284,7 +284,7 @@ func (g *guard) commandEnded(e exit, stopping bool, kill *time.Timer) {
 // left lists what lives of the tree, the command included.
 func (g *guard) left() []process {
 	left := descendants(os.Getpid(), g.command.PID)
-	for _, p := range processesOfRun(g.spec.Run.ID) {
+	for _, p := range processesOfRun(g.spec.Mark) {
 		if !slices.ContainsFunc(left, func(q process) bool { return q.PID == p.PID }) {
 			left = append(left, p)
 		}
@@ -336,7 +336,7 @@ func (g *guard) killAll(ended <-chan reaped) []process {
 func (g *guard) finish(stuck []process, orphaned bool) {
 	if len(stuck) == 0 {
 		// A process that got away from the reaper still has CURI_RUN.
-		if got := processesOfRun(g.spec.Run.ID); len(got) > 0 {
+		if got := processesOfRun(g.spec.Mark); len(got) > 0 {
 			stuck = g.killAll(closedReaper())
 		}
 	}
@@ -363,6 +363,9 @@ func closedReaper() <-chan reaped {
 // settle marks the run of a curi that died, closes its places and tells the
 // mounts. What fails here is found by the next call of the same key.
 func (g *guard) settle() {
+	if g.spec.Store == "" {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	s, err := cas.Open(ctx, g.spec.Store, cas.Options{})

@@ -32,10 +32,12 @@ type guardSpec struct {
 	Held  int           `json:"held"`  // number of descriptors from fdHeld on
 	Trees *guardTrees   `json:"trees"` // nil: no input is to be mounted
 
-	// What to settle when curi dies: the run is marked lost. Run.ID also is
-	// the CURI_RUN by which a process that got away is found.
+	// What to settle when curi dies: the run is marked lost.
 	Store string     `json:"store"`
 	Run   stages.Run `json:"run"`
+	// Mark is the variable, with its value, by which a process that got away
+	// is found.
+	Mark string `json:"mark"`
 
 	Share *share `json:"share,omitempty"` // who else is to have what the command leaves
 }

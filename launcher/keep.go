@@ -74,7 +74,7 @@ const reserved = 256 << 10
 // reserve takes that space. A full disk shows here, while the outputs are
 // still where the command left them.
 func (r *run) reserve() (free func(), err error) {
-	path := filepath.Join(r.place.Dir(), "tmp", "curi-reserve")
+	path := filepath.Join(r.dir(), "tmp", "curi-reserve")
 	_ = syscall.Unlink(path) // should the command have made it a link to anywhere
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {
@@ -104,6 +104,10 @@ func (r *run) sayKept(done []sealed) {
 	var list []string
 	for _, o := range done {
 		list = append(list, o.name)
+	}
+	if r.lead != nil {
+		r.warn("  sealed and kept, not published: %s, as node 0 wrote it (curi show %s.%s)", strings.Join(list, ", "), r.id, list[0])
+		return
 	}
 	r.warn("  sealed and kept, not published: %s; the same command with --accept %s publishes what is there", strings.Join(list, ", "), r.id)
 }

@@ -105,7 +105,7 @@ func markLost(ctx context.Context, s *cas.Store, id string) error {
 func (r *run) endOrphans(ctx context.Context, id string) error {
 	deadline := time.Now().Add(orphanTime)
 	for said := false; ; {
-		left := processesOfRun(id)
+		left := processesOfRun(markOf(id))
 		if len(left) == 0 {
 			return nil
 		}

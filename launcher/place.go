@@ -57,6 +57,9 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 	if r.o.Fresh {
 		aside = append(aside, "work")
 	}
+	if err := removeNodeDirs(dir, kept); err != nil {
+		return err
+	}
 	for _, d := range aside {
 		if err := moveAside(filepath.Join(dir, d), filepath.Join(kept, d)); err != nil {
 			return err

@@ -41,8 +41,12 @@ func (r *run) fillRecord(out *outcome, done []sealed) {
 	rec := r.record
 	rec.Status, rec.Exit, rec.Ended = out.status, out.exit, r.info.Ended
 	rec.Seconds = r.info.Ended.Sub(r.info.Started).Seconds()
-	for i := range rec.Nodes {
-		rec.Nodes[i].Exit = out.exit
+	rec.Nodes[0].Exit = out.exit
+	if r.lead != nil {
+		rec.Nodes[0].Exit = r.ownExit
+	}
+	for _, p := range r.parts {
+		rec.Nodes = append(rec.Nodes, p.Node)
 	}
 	fillOutputs(rec, done)
 }

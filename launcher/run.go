@@ -35,6 +35,12 @@ type run struct {
 	link      *guardLink
 	snapshots *snapshots
 
+	node    int          // of several: its rank; 0 is the first, or the only one
+	ownExit int          // of the first of several nodes: its command's
+	parts   []part       // what the other nodes did, once all have ended
+	united  []*cas.Added // trees of outputs of several nodes
+	halt    chan halt    // why the command is to end: another node's did
+
 	interrupts int // Ctrl-C so far
 	lastInt    time.Time
 }
@@ -79,7 +85,7 @@ func (r *run) do(ctx context.Context) (*Result, error) {
 	} else if err := r.open(ctx); err != nil {
 		out = r.failed(err)
 	} else {
-		out = r.execute(ctx)
+		out = r.executeAll(ctx)
 	}
 	fault.At(fault.RunEnded)
 	if err := r.lost(); err != nil {
@@ -142,6 +148,9 @@ func (r *run) release() {
 	if r.pin != nil {
 		_ = r.pin.Release()
 	}
+	for _, a := range r.united {
+		a.Release()
+	}
 	if r.mount != nil {
 		r.mount.use.Close()
 	}
@@ -164,7 +173,7 @@ func (r *run) prepare(ctx context.Context) error {
 	}
 	root := ""
 	if r.o.NoMount {
-		if root, err = plainRoot(r.s, r.p.Key.String()); err != nil {
+		if root, err = plainRoot(r.s, r.p.Key.String(), r.deepest()); err != nil {
 			return err
 		}
 	} else {
@@ -214,7 +223,7 @@ func (r *run) prepare(ctx context.Context) error {
 }
 
 // logPath is where the log grows while the command runs.
-func (r *run) logPath() string { return filepath.Join(r.place.Dir(), "log.txt") }
+func (r *run) logPath() string { return filepath.Join(r.dir(), "log.txt") }
 
 // pinInputs keeps what the run reads from being collected, and looks whether
 // it is there: bytes that a purge took away are found before the command
@@ -284,8 +293,9 @@ func (r *run) fillArgv() error {
 
 // plainRoot is {root} without a mount: the place itself, by a short link
 // where the store lies too deep.
-func plainRoot(s *cas.Store, key string) (string, error) {
-	if root := rootIn(s.Dir(), key); shortEnough(root) {
+// deepest is where below it TMPDIR is.
+func plainRoot(s *cas.Store, key, deepest string) (string, error) {
+	if root := rootIn(s.Dir(), key); shortEnough(filepath.Join(root, deepest)) {
 		return root, nil
 	}
 	if err := cas.MakeUserDir(); err != nil {

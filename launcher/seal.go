@@ -59,6 +59,7 @@ func (r *run) seal(ctx context.Context) (done []sealed, err error) {
 			return nil, err
 		case why == "":
 			take = append(take, out)
+		case r.lead != nil: // another node may have written it
 		case out.Optional:
 			r.say("the optional output %s was not written", out.Name)
 		default:
@@ -118,7 +119,7 @@ func (r *run) sealOutput(ctx context.Context, out stages.Output, written map[str
 
 // outPath is where an output lies on disk.
 func (r *run) outPath(out stages.Output) string {
-	return outPath(filepath.Join(r.place.Dir(), "out"), out)
+	return outPath(filepath.Join(r.dir(), "out"), out)
 }
 
 // missing says why an output does not count as written; "" if it does.
@@ -134,7 +135,7 @@ func (r *run) missing(out stages.Output) (string, error) {
 		if !fi.IsDir() {
 			return fmt.Sprintf("output %s is no directory", out.Name), nil
 		}
-		if err := mendLinks(r.place.Dir(), r.places.Root, p); err != nil {
+		if err := mendLinks(r.dir(), r.places.Root, p); err != nil {
 			return "", fmt.Errorf("output %s: %w", out.Name, err)
 		}
 		found, err := holdsFiles(p)
@@ -171,7 +172,7 @@ func (r *run) resolveLink(out stages.Output, p string) (string, error) {
 	fi, err := os.Stat(src)
 	if target, lerr := os.Readlink(p); err != nil && lerr == nil && strings.HasPrefix(target, r.places.Root+"/") {
 		// Through a mount that is gone: the same file on disk.
-		src = filepath.Join(r.place.Dir(), strings.TrimPrefix(target, r.places.Root))
+		src = filepath.Join(r.dir(), strings.TrimPrefix(target, r.places.Root))
 		fi, err = os.Stat(src)
 	}
 	if err != nil {
@@ -184,7 +185,7 @@ func (r *run) copyOver(out stages.Output, src string, fi fs.FileInfo, dst string
 	if !fi.Mode().IsRegular() || fi.Size() == 0 {
 		return fmt.Sprintf("output %s (%s) is a symbolic link to what is no file or has zero bytes", out.Name, out.Path), nil
 	}
-	tmp := filepath.Join(r.place.Dir(), "tmp", "curi-copy-"+out.Name)
+	tmp := filepath.Join(r.dir(), "tmp", "curi-copy-"+out.Name)
 	if err := copyFile(src, tmp); err != nil {
 		return "", fmt.Errorf("copy what output %s links to: %w", out.Name, err)
 	}
@@ -204,7 +205,7 @@ func (r *run) moveExtras(take []stages.Output) error {
 			continue
 		}
 		taken := slices.ContainsFunc(take, func(o stages.Output) bool { return o.Name == out.Name })
-		base := filepath.Join(r.place.Dir(), "out", out.Name)
+		base := filepath.Join(r.dir(), "out", out.Name)
 		var extras []string
 		err := filepath.WalkDir(base, func(p string, d fs.DirEntry, err error) error {
 			if err != nil {
@@ -230,7 +231,7 @@ func (r *run) moveExtras(take []stages.Output) error {
 			return fmt.Errorf("look beside output %s: %w", out.Name, err)
 		}
 		for _, rel := range extras {
-			dst := filepath.Join(r.place.Dir(), "leftover", out.Name, filepath.FromSlash(rel))
+			dst := filepath.Join(r.dir(), "leftover", out.Name, filepath.FromSlash(rel))
 			if err := makeDir(filepath.Dir(dst)); err != nil {
 				return err
 			}
@@ -241,7 +242,7 @@ func (r *run) moveExtras(take []stages.Output) error {
 		}
 	}
 	if len(moved) > 0 {
-		r.warn("not part of any output, moved to %s: %s", filepath.Join(r.place.Dir(), "leftover"), strings.Join(moved, ", "))
+		r.warn("not part of any output, moved to %s: %s", filepath.Join(r.dir(), "leftover"), strings.Join(moved, ", "))
 	}
 	return nil
 }
@@ -275,7 +276,7 @@ func (r *run) takeFrom(ctx context.Context) error {
 		}
 		if from != src || errors.Is(err, syscall.EXDEV) {
 			// Under another name first: half a copy must not look like an output.
-			part := filepath.Join(r.place.Dir(), "tmp", "curi-from-"+out.Name)
+			part := filepath.Join(r.dir(), "tmp", "curi-from-"+out.Name)
 			if err = errors.Join(removeAll(part), copyTree(from, part)); err == nil {
 				err = os.Rename(part, dst)
 			}
@@ -365,7 +366,7 @@ func readMeta(path string) ([]byte, error) {
 // writtenMeta is the metadata of outputs to which the command appended to
 // $CURI_META: lines OUT:KEY=VALUE, of which the last for a key counts.
 func (r *run) writtenMeta() (map[string]map[string]string, error) {
-	b, err := readMeta(filepath.Join(r.place.Dir(), "tmp", filepath.Base(r.attempt.meta)))
+	b, err := readMeta(filepath.Join(r.dir(), "tmp", filepath.Base(r.attempt.meta)))
 	if errors.Is(err, errNoMeta) {
 		r.warn("passed over $CURI_META: %s", oneLine(err))
 	} else if err != nil {

@@ -22,10 +22,10 @@ type share struct {
 // share is that of the run's place.
 func (r *run) share() *share {
 	if uid, gid, ok := r.s.Owner(); ok {
-		return &share{Dir: r.place.Dir(), Owner: uid, Group: gid}
+		return &share{Dir: r.dir(), Owner: uid, Group: gid}
 	}
 	if r.s.Shared() {
-		return &share{Dir: r.place.Dir(), Owner: -1}
+		return &share{Dir: r.dir(), Owner: -1}
 	}
 	return nil
 }

@@ -17,6 +17,8 @@ type Slurm struct {
 	// Options are sbatch's long options without dashes, such as "partition" or
 	// "gpus-per-node", with their values; an option without one has "".
 	Options map[string]string
+	// PerNode makes srun start the command on every node of the job: see [Nodes].
+	PerNode bool
 	// Detach makes Exec return once the job is submitted.
 	Detach bool
 	// Command runs a job where it starts: curi with its options, to which the

@@ -22,28 +22,35 @@ type batch struct {
 }
 
 // RunJob runs the stage of a key in the job of the batch system that was
-// submitted for it under a name. It returns what Exec would, and the plan. A
-// job that was withdrawn meanwhile is refused.
+// submitted for it under a name. It returns what Exec would. A job that was
+// withdrawn meanwhile is refused. leads is false where this call is one of
+// several nodes and not the first: how the job ends is not its to say.
 //
 // Slurm says with SIGUSR1 that the time limit is near: the command gets SIGTERM
 // to save what it has, and if something new lies in its work directories then,
 // the job is requeued, to go on from there.
-func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (*stages.Plan, *Result, error) {
+func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res *Result, leads bool, err error) {
 	o.setDefaults()
 	// First of all: by default it would end the job.
 	warned := make(chan os.Signal, 1)
 	signal.Notify(warned, syscall.SIGUSR1)
 	job, err := stages.FindJob(ctx, s, key)
 	if errors.Is(err, cas.ErrNotFound) || err == nil && job.Name != name {
-		return nil, nil, fmt.Errorf("%w: job %s was withdrawn: nothing waits for it any more", ErrRefused, name)
+		return nil, true, fmt.Errorf("%w: job %s was withdrawn, or is over: nothing waits for it any more", ErrRefused, name)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, true, err
 	}
 	b := &batch{job: job}
 	plan, err := stages.ReadPlan(ctx, s, job.Tree, &b.opts)
 	if err != nil {
-		return nil, nil, err
+		return nil, true, err
+	}
+	if b.opts.PerNode {
+		if o.Nodes, err = FindNodes(o.Environ, plan, ""); err != nil {
+			return nil, true, err
+		}
+		b.opts.NoMount = true
 	}
 	plan.Environ = o.Environ
 	o.Force, o.Fresh, o.NoMount, o.Timeout, o.Grace = b.opts.Force, b.opts.Fresh, b.opts.NoMount, b.opts.Timeout, b.opts.Grace
@@ -52,8 +59,19 @@ func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (*st
 	e.sig = catchSignals(ctx)
 	defer e.sig.stop()
 	e.sig.standFor(warned, syscall.SIGTERM)
-	res, err := e.runJob(ctx)
-	return plan, res, err
+	switch {
+	case o.Nodes == nil:
+		res, err = e.runJob(ctx)
+	case o.Nodes.Rank == 0:
+		res, err = e.execLeader(ctx, func() (*Result, error) { return e.runJob(ctx) })
+	default:
+		res, err = e.execFollower(e.sig.ctx)
+		if sig := e.sig.caught(); sig != 0 && errors.Is(err, context.Canceled) {
+			res, err = e.result(128+int(sig)), nil
+		}
+		return res, false, err
+	}
+	return res, true, err
 }
 
 // runJob runs the stage and says what becomes of the job.

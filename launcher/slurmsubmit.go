@@ -24,6 +24,7 @@ type jobOptions struct {
 	Timeout  time.Duration `json:"timeout"`
 	Grace    time.Duration `json:"grace"`
 	Snapshot time.Duration `json:"snapshot"`
+	PerNode  bool          `json:"per_node"`
 	Requeue  bool          `json:"requeue"` // at the time limit it goes on in the same job
 }
 
@@ -50,7 +51,7 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 	job := stages.Job{Key: e.p.Key.String(), Stage: e.p.Name, Project: e.p.Project.Name, Run: e.id, Name: "curi-" + e.id,
 		System: "slurm", User: userName(), Host: host, Submitted: time.Now().UTC()}
 	tree, err := stages.StorePlan(ctx, e.s, e.p, jobOptions{
-		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Timeout: e.o.Timeout, Grace: e.o.Grace, Requeue: e.requeues()})
+		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Timeout: e.o.Timeout, Grace: e.o.Grace, PerNode: e.o.Slurm.PerNode, Requeue: e.requeues()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -99,7 +100,10 @@ func (e *execution) requeues() bool {
 // checkSlurmNodes refuses what could not work: in a job of several nodes a
 // mount is seen by one of them only.
 func (e *execution) checkSlurmNodes() error {
-	if n := e.o.Slurm.nodes(); n > 1 && !e.o.NoMount {
+	if e.o.Slurm.PerNode {
+		return checkNodeStage(e.p)
+	}
+	if n := e.o.Slurm.nodes(); n > 1 && !e.o.NoMount && !e.o.Slurm.PerNode {
 		return fmt.Errorf("%w: a job of %d nodes, and the places of a run in a mount are seen by one of them: --no-mount makes them in the store, which all nodes see", ErrRefused, n)
 	}
 	return nil
@@ -166,6 +170,10 @@ func (e *execution) sbatch(ctx context.Context, job stages.Job) (string, error) 
 		}
 	}
 	command := append(slices.Clone(e.o.Slurm.Command), job.Key, job.Name)
+	if e.o.Slurm.PerNode {
+		// What Slurm sends to the job reaches all of its tasks, at once.
+		command = append([]string{"srun", "--disable-status", "--kill-on-bad-exit=0"}, command...)
+	}
 	out, err := slurmctl(ctx, slurmEnv(e.env), "#!/bin/sh\nexec "+stages.ShellQuote(command)+"\n", argv...)
 	switch {
 	case errors.Is(err, errNoSlurm):

@@ -71,24 +71,7 @@ func rank(env environment) string {
 // one task of several: every task would take the same key, one would run and
 // wait for the other nodes, and those would wait for its result.
 func checkNodes(env environment, p *stages.Plan) error {
-	what, n := "--nnodes", 1
-	options, isTorchrun := torchrunOptions(p.Command)
-	if !isTorchrun && p.Shell && len(p.Command) == 1 {
-		options, isTorchrun = torchrunOptions([]string{"/bin/sh", "-c", p.Command[0]})
-	}
-	if v, ok := options["nnodes"]; ok {
-		n = nodes(planValue(p, v))
-	} else if v, ok := env.get("PET_NNODES"); ok {
-		what, n = "PET_NNODES", nodes(v)
-	} else if !isTorchrun {
-		for i, w := range p.Command {
-			if v, ok := strings.CutPrefix(w, "--nnodes="); ok {
-				n = nodes(planValue(p, v))
-			} else if w == "--nnodes" && i+1 < len(p.Command) {
-				n = nodes(planValue(p, p.Command[i+1]))
-			}
-		}
-	}
+	n, what := nodesOf(env, p)
 	if n <= 1 {
 		return nil
 	}
@@ -109,6 +92,30 @@ func checkNodes(env environment, p *stages.Plan) error {
 		}
 	}
 	return nil
+}
+
+// nodesOf is the number of nodes of which the command is to be one, and what
+// says so.
+func nodesOf(env environment, p *stages.Plan) (n int, what string) {
+	n, what = 1, "--nnodes"
+	options, isTorchrun := torchrunOptions(p.Command)
+	if !isTorchrun && p.Shell && len(p.Command) == 1 {
+		options, isTorchrun = torchrunOptions([]string{"/bin/sh", "-c", p.Command[0]})
+	}
+	if v, ok := options["nnodes"]; ok {
+		n = nodes(planValue(p, v))
+	} else if v, ok := env.get("PET_NNODES"); ok {
+		what, n = "PET_NNODES", nodes(v)
+	} else if !isTorchrun {
+		for i, w := range p.Command {
+			if v, ok := strings.CutPrefix(w, "--nnodes="); ok {
+				n = nodes(planValue(p, v))
+			} else if w == "--nnodes" && i+1 < len(p.Command) {
+				n = nodes(planValue(p, p.Command[i+1]))
+			}
+		}
+	}
+	return n, what
 }
 
 // planValue fills {param.N} where it is the whole value of an option.

@@ -102,12 +102,12 @@ func runByShell(pid int) []process {
 }
 
 // processesOfRun lists the living processes of this user, other than this
-// one, whose environment says CURI_RUN=run.
-func processesOfRun(run string) []process {
-	if run == "" {
+// one, whose environment has the mark, NAME=VALUE.
+func processesOfRun(mark string) []process {
+	if mark == "" {
 		return nil
 	}
-	want := []byte("CURI_RUN=" + run)
+	want := []byte(mark)
 	self, uid := os.Getpid(), uint32(os.Getuid())
 	var out []process
 	for _, n := range pids() {

@@ -93,7 +93,7 @@ func (p policy) options(expired map[string]bool, lastUse map[string]time.Time) c
 			if !expired[run] || used.After(lastUse[run]) {
 				return false
 			}
-			return strings.HasPrefix(r.Name, "stage/") || strings.HasPrefix(r.Name, "run/") && !r.Tree.IsZero()
+			return strings.HasPrefix(r.Name, "stage/") || strings.HasPrefix(r.Name, "part/") || strings.HasPrefix(r.Name, "run/") && !r.Tree.IsZero()
 		},
 	}
 }
@@ -101,6 +101,10 @@ func (p policy) options(expired map[string]bool, lastUse map[string]time.Time) c
 // runOf is the run that a ref belongs to, or "".
 func runOf(r cas.Ref) string {
 	if id, ok := strings.CutPrefix(r.Name, "run/"); ok {
+		return id
+	}
+	if part, ok := strings.CutPrefix(r.Name, "part/"); ok {
+		id, _, _ := strings.Cut(part, "/")
 		return id
 	}
 	if !strings.HasPrefix(r.Name, "stage/") {
@@ -143,7 +147,7 @@ func unnamedResults(ctx context.Context, s *cas.Store, named map[string]bool) (m
 			return nil, fmt.Errorf("reading the runs (nothing was removed): %w", err)
 		}
 		// A result that differs from one elsewhere is evidence, until it is withdrawn.
-		if r.Status == stages.Running || r.Status.HasResult() && len(r.Differs) > 0 {
+		if r.Status == stages.Running || r.Status == stages.Queued || r.Status.HasResult() && len(r.Differs) > 0 {
 			busy[r.ID] = true
 		}
 	}

@@ -41,8 +41,11 @@ func (a *app) job(ctx context.Context, o *stageOptions, key, name string) error 
 	opts.Owe = func(ctx context.Context, k stages.Key, res stages.Result) error { return owe(ctx, s, k, res) }
 	a.leaveOwed = o.offline || o.push == pushLater
 	a.stopSignals() // the launcher takes them from here
-	_, res, err := launcher.RunJob(ctx, s, key, name, opts)
+	res, leads, err := launcher.RunJob(ctx, s, key, name, opts)
 	if err != nil {
+		if !leads {
+			return err
+		}
 		// Whoever waits for the job is to see how it ended.
 		if eerr := launcher.EndJob(ctx, s, key, name, exitStatus(ctx, err)); eerr != nil {
 			a.warn("%s", oneLine(eerr.Error()))
@@ -52,7 +55,7 @@ func (a *app) job(ctx context.Context, o *stageOptions, key, name string) error 
 	if res.Exit != 0 {
 		return &statusError{status: res.Exit}
 	}
-	if res.Cached {
+	if res.Cached || !leads {
 		return nil
 	}
 	return a.publishResult(ctx, s, res.Run, o.pushWhen())
@@ -71,6 +74,8 @@ func (o *stageOptions) declareLauncher(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.launcher, "launcher", "local", "where the command runs: `WHERE` is local, or slurm for a job of Slurm")
 	f.StringArrayVar(&o.slurm, "slurm", nil, "with --launcher slurm: an option of sbatch, `KEY=VALUE`, such as partition=gpu, time=4:00:00 or exclusive")
+	f.BoolVar(&o.perNode, "per-node", false, "this call is one node of several; the first publishes what all of them wrote")
+	f.StringVar(&o.rdzvID, "rdzv-id", "", "with --per-node, outside of Slurm: what the calls of one run have in common and no other has, `ID`")
 	f.BoolVar(&o.detach, "detach", false, "with --launcher slurm: return once the job is submitted")
 	_ = c.RegisterFlagCompletionFunc("launcher", cobra.FixedCompletions([]string{"local", "slurm"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("slurm", cobra.NoFileCompletions)
@@ -115,5 +120,5 @@ func (a *app) slurm(c *cobra.Command, o *stageOptions, self string) (*launcher.S
 	if o.offline {
 		command = append(command, "--offline")
 	}
-	return &launcher.Slurm{Options: options, Detach: o.detach, Command: command}, nil
+	return &launcher.Slurm{Options: options, PerNode: o.perNode, Detach: o.detach, Command: command}, nil
 }

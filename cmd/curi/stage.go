@@ -53,6 +53,8 @@ type stageOptions struct {
 	launcher                      string
 	slurm                         []string
 	detach                        bool
+	perNode                       bool
+	rdzvID                        string
 }
 
 // declare adds the options that make the stage's key.

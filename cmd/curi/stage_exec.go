@@ -68,6 +68,16 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 		return err
 	}
 	defer plan.Release()
+	switch {
+	case o.rdzvID != "" && !o.perNode:
+		return usagef("curi stage exec --rdzv-id is for --per-node")
+	case o.perNode && o.retries > 0:
+		return usagef("curi stage exec: --per-node and --retries exclude each other: the nodes would have to agree on each try; call all of them again")
+	case o.perNode && opts.Slurm == nil && !o.dryRun:
+		if opts.Nodes, err = launcher.FindNodes(opts.Environ, plan, o.rdzvID); err != nil {
+			return usagef("%v", err)
+		}
+	}
 	if opts.Prefetch, err = o.checkPrefetch(plan); err != nil {
 		return err
 	}
@@ -102,8 +112,8 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 		}
 	}
 	var perr error
-	// A job publishes its result itself.
-	if exit == 0 && !res.Cached && (res.Job == "" || o.push == pushRequired) {
+	// A job publishes its result itself, and of several nodes the first does.
+	if exit == 0 && !res.Cached && (res.Job == "" || o.push == pushRequired) && (opts.Nodes == nil || opts.Nodes.Rank == 0) {
 		perr = a.publishResult(ctx, s, res.Run, o.pushWhen())
 	}
 	// Scripts may rely on it: only now it is durable where it is to be.
