@@ -127,13 +127,19 @@ func (s *Store) placeInfos(ctx context.Context, age time.Duration) ([]placeInfo,
 	}
 	var places []placeInfo
 	for _, e := range ents {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+		link := e.Type()&os.ModeSymlink != 0
+		if !e.IsDir() && !link || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		p := placeInfo{short: e.Name(), dir: filepath.Join(at, e.Name())}
+		if link { // it lies elsewhere on this filesystem
+			if p.dir, err = filepath.EvalSymlinks(p.dir); err != nil {
+				continue
+			}
+		}
 		p.state, err = s.placeState(p.short)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("%w: move the place away and try again", err)

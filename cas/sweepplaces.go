@@ -129,6 +129,11 @@ func (c *collector) removePlace(ctx context.Context, p placeInfo) error {
 		}
 		fault.At(fault.CollectPlace)
 		c.changed = true
+		if link := filepath.Join(c.s.dir, "at", p.short); link != p.dir {
+			if err := os.Remove(link); err != nil && !noFile(err) {
+				return fmt.Errorf("remove place %s: %w", link, err)
+			}
+		}
 		if err := removeAll(gone); err != nil {
 			return fmt.Errorf("remove place %s: %w", p.dir, err)
 		}

@@ -264,16 +264,16 @@ func (a *acceptance) placeOutputs(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("%w: accept %s: %s of that run still lives and may write: end it first", ErrRefused, a.from.ID, names(left))
 	}
 	// What was cut off while it was sealed is an output as a whole or not at all.
-	if err := a.s.PutBack(ctx, place.Dir()); err != nil {
+	if err := a.s.PutBack(ctx, realDir(place)); err != nil {
 		return "", fmt.Errorf("accept %s: %w", a.from.ID, err)
 	}
 	if st.Run != a.from.ID {
-		return filepath.Join(place.Dir(), "old", a.from.ID, "out"), nil
+		return filepath.Join(realDir(place), "old", a.from.ID, "out"), nil
 	}
 	if err := place.SetSealing(ctx, true); err != nil {
 		return "", err
 	}
-	return filepath.Join(place.Dir(), "out"), nil
+	return filepath.Join(realDir(place), "out"), nil
 }
 
 // outPath is where an output lies below the directory of all outputs.

@@ -23,6 +23,9 @@ type Options struct {
 	Force   bool
 	Fresh   bool
 	NoMount bool
+	// Places is a directory below which the places of the run lie, on the
+	// filesystem of the store; "": in the store. It means NoMount.
+	Places  string
 	Retries int           // how often a command that fails is started again
 	Timeout time.Duration // of each try; 0: none
 	// Snapshot is how often at most the work directories of a run get a snapshot
@@ -130,6 +133,7 @@ func Exec(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) (*Result
 	if o.Accept != "" {
 		return e.accept(ctx)
 	}
+	o.NoMount = o.NoMount || o.Places != ""
 	if o.Nodes != nil && o.Slurm == nil {
 		return e.execNode(ctx)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/curi-store/curi/cas"
@@ -177,17 +178,27 @@ func (r *run) prepareFollower(ctx context.Context, l lead) error {
 			return err
 		}
 	}
-	r.places = r.paths(l.Root)
-	own := filepath.Join(l.Root, nodeDir(r.node))
+	// A short path to a deep store is a link on each machine.
+	root := l.Root
+	if r.o.Places == "" {
+		var err error
+		if root, err = plainRoot(r.s, r.p.Key.String(), r.deepest()); err != nil {
+			return err
+		}
+	}
+	r.places = r.paths(root)
+	own := filepath.Join(root, nodeDir(r.node))
 	r.places.Logs, r.places.Tmp = filepath.Join(own, "logs"), filepath.Join(own, "tmp")
 	for name, path := range r.places.Out {
-		rel, err := filepath.Rel(l.Root, path)
+		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
 		r.places.Out[name] = filepath.Join(own, rel)
 	}
-	r.places.Resume = l.Resume
+	if l.Resume != "" {
+		r.places.Resume = filepath.Join(root, strings.TrimPrefix(l.Resume, l.Root))
+	}
 	r.attempt.number, r.attempt.resumed = l.Attempt, l.Resumed
 	r.attempt.params = filepath.Join(r.places.Tmp, "curi-params.json")
 	r.attempt.meta = filepath.Join(r.places.Tmp, "curi-meta")
@@ -269,9 +280,9 @@ func nodeDir(rank int) string { return "n" + strconv.Itoa(rank) }
 // dir is where this run has its outputs, logs and TMPDIR.
 func (r *run) dir() string {
 	if r.node == 0 {
-		return r.place.Dir()
+		return realDir(r.place)
 	}
-	return filepath.Join(r.place.Dir(), nodeDir(r.node))
+	return filepath.Join(realDir(r.place), nodeDir(r.node))
 }
 
 // deepest is what may lie between {root} and TMPDIR.

@@ -44,7 +44,7 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 		return err
 	}
 	// Before it is moved aside: half of an output that was being sealed is none.
-	if err := r.s.PutBack(ctx, dir); err != nil {
+	if err := r.s.PutBack(ctx, r.dir()); err != nil {
 		return err
 	}
 	kept := filepath.Join(dir, "old", "unnamed")

@@ -45,6 +45,9 @@ func Preview(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) ([]st
 // previewRoot is the {root} that Exec would use.
 func (r *run) previewRoot(ctx context.Context) (string, error) {
 	key := r.p.Key.String()
+	if r.o.Places != "" {
+		return r.placesRoot(), nil
+	}
 	if r.o.NoMount {
 		if root := rootIn(r.s.Dir(), key); shortEnough(root) {
 			return root, nil

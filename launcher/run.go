@@ -171,8 +171,13 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.pinInputs(ctx); err != nil {
 		return err
 	}
+	if err := r.placeWhereWanted(ctx); err != nil {
+		return err
+	}
 	root := ""
-	if r.o.NoMount {
+	if r.o.Places != "" {
+		root = r.placesRoot()
+	} else if r.o.NoMount {
 		if root, err = plainRoot(r.s, r.p.Key.String(), r.deepest()); err != nil {
 			return err
 		}

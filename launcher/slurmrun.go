@@ -54,7 +54,8 @@ func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res
 	}
 	plan.Environ = o.Environ
 	o.Force, o.Fresh, o.NoMount, o.Timeout, o.Grace = b.opts.Force, b.opts.Fresh, b.opts.NoMount, b.opts.Timeout, b.opts.Grace
-	o.Retries, o.Snapshot = b.opts.Retries, b.opts.Snapshot
+	o.Retries, o.Snapshot, o.Places = b.opts.Retries, b.opts.Snapshot, b.opts.Places
+	o.NoMount = o.NoMount || o.Places != ""
 	e := &execution{s: s, p: plan, o: &o, env: environment(o.Environ), began: time.Now(), batch: b}
 	e.sig = catchSignals(ctx)
 	defer e.sig.stop()

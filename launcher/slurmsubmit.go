@@ -21,6 +21,7 @@ type jobOptions struct {
 	Fresh    bool          `json:"fresh"`
 	Retries  int           `json:"retries"`
 	NoMount  bool          `json:"no_mount"`
+	Places   string        `json:"places"`
 	Timeout  time.Duration `json:"timeout"`
 	Grace    time.Duration `json:"grace"`
 	Snapshot time.Duration `json:"snapshot"`
@@ -47,11 +48,14 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 	if err := e.checkSlurmNodes(); err != nil {
 		return nil, nil, err
 	}
+	if err := e.bringAll(ctx); err != nil {
+		return nil, nil, err
+	}
 	host, _ := os.Hostname()
 	job := stages.Job{Key: e.p.Key.String(), Stage: e.p.Name, Project: e.p.Project.Name, Run: e.id, Name: "curi-" + e.id,
 		System: "slurm", User: userName(), Host: host, Submitted: time.Now().UTC()}
 	tree, err := stages.StorePlan(ctx, e.s, e.p, jobOptions{
-		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Timeout: e.o.Timeout, Grace: e.o.Grace, PerNode: e.o.Slurm.PerNode, Requeue: e.requeues()})
+		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Places: e.o.Places, Timeout: e.o.Timeout, Grace: e.o.Grace, PerNode: e.o.Slurm.PerNode, Requeue: e.requeues()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -91,6 +95,19 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 	return nil, &job, nil
 }
 
+// bringAll brings what the store lacks of the inputs: nodes may reach no remote.
+func (e *execution) bringAll(ctx context.Context) error {
+	bare := *e.o
+	bare.NoMount = true
+	all := *e
+	all.o = &bare
+	if err := (&run{execution: &all}).bringInputs(ctx); err != nil {
+		return err
+	}
+	e.p.Lacks = nil
+	return nil
+}
+
 // requeues reports whether a job that meets its time limit goes on.
 func (e *execution) requeues() bool {
 	_, no := e.o.Slurm.Options["no-requeue"]
@@ -101,10 +118,18 @@ func (e *execution) requeues() bool {
 // mount is seen by one of them only.
 func (e *execution) checkSlurmNodes() error {
 	if e.o.Slurm.PerNode {
-		return checkNodeStage(e.p)
+		if err := checkNodeStage(e.p); err != nil || e.o.Places == "" {
+			return err
+		}
 	}
-	if n := e.o.Slurm.nodes(); n > 1 && !e.o.NoMount && !e.o.Slurm.PerNode {
-		return fmt.Errorf("%w: a job of %d nodes, and the places of a run in a mount are seen by one of them: --no-mount makes them in the store, which all nodes see", ErrRefused, n)
+	if e.o.Places != "" {
+		if err := e.checkPlaces(""); err != nil {
+			return err
+		}
+		return sameFilesystem(e.s.Dir(), e.o.Places)
+	}
+	if n := e.o.Slurm.nodes(); n > 1 {
+		return fmt.Errorf("%w: a job of %d nodes, of which the first alone sees the places of the run: --places DIR puts them where all do, --per-node runs the command on each", ErrRefused, n)
 	}
 	return nil
 }

@@ -204,5 +204,5 @@ func TestSlurmNodes(t *testing.T) {
 	if text := s.ok("sh", "-c", "cat "+decode[result](s, o.stdout).Outputs["shards"].Path+"/*"); text != "0 of 2\n1 of 2\n" {
 		t.Errorf("two tasks of a job wrote %q", text)
 	}
-	s.fails(124, "a job of 2 nodes", "curi", "stage", "exec", "--launcher", "slurm", "--slurm", "nodes=2", "--name", "x", "--", "true")
+	s.fails(124, "a job of 2 nodes", "curi", "stage", "exec", "--launcher", "slurm", "--no-mount", "--slurm", "nodes=2", "--name", "x", "--", "true")
 }

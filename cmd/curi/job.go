@@ -74,10 +74,12 @@ func (o *stageOptions) declareLauncher(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.launcher, "launcher", "local", "where the command runs: `WHERE` is local, or slurm for a job of Slurm")
 	f.StringArrayVar(&o.slurm, "slurm", nil, "with --launcher slurm: an option of sbatch, `KEY=VALUE`, such as partition=gpu, time=4:00:00 or exclusive")
+	f.StringVar(&o.places, "places", "", "make the places of the run below `DIR`, which all nodes see, instead of in a mount")
 	f.BoolVar(&o.perNode, "per-node", false, "this call is one node of several; the first publishes what all of them wrote")
 	f.StringVar(&o.rdzvID, "rdzv-id", "", "with --per-node, outside of Slurm: what the calls of one run have in common and no other has, `ID`")
 	f.BoolVar(&o.detach, "detach", false, "with --launcher slurm: return once the job is submitted")
 	_ = c.RegisterFlagCompletionFunc("launcher", cobra.FixedCompletions([]string{"local", "slurm"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = c.RegisterFlagCompletionFunc("places", completeDirs)
 	_ = c.RegisterFlagCompletionFunc("slurm", cobra.NoFileCompletions)
 }
 

@@ -55,6 +55,7 @@ type stageOptions struct {
 	detach                        bool
 	perNode                       bool
 	rdzvID                        string
+	places                        string
 }
 
 // declare adds the options that make the stage's key.

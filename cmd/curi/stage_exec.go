@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -164,6 +165,11 @@ func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, 
 	}
 	if opts.NoMount = o.noMount; !c.Flags().Changed("no-mount") {
 		opts.NoMount = cfg.bool("no_mount")
+	}
+	if o.places != "" {
+		if opts.Places, err = filepath.Abs(o.places); err != nil {
+			return opts, fmt.Errorf("--places %s: %w", o.places, err)
+		}
 	}
 	if opts.Self, err = os.Executable(); err != nil {
 		return opts, fmt.Errorf("finding curi's own binary: %w", err)
