@@ -169,13 +169,17 @@ func (rc *Recipe) fill(ctx context.Context, p []byte, at int64) error {
 func (rc *Recipe) distrust(at int64) {
 	rc.mu.Lock()
 	begin := int64(len(rc.begin))
-	rc.begin = nil
-	rc.mu.Unlock()
-	if rc.keep != nil {
-		for _, at := range []int64{0, at, max(at, begin)} {
-			rc.keep.Drop(at)
-		}
+	if at < begin {
+		rc.begin = nil
 	}
+	rc.mu.Unlock()
+	if rc.keep == nil {
+		return
+	}
+	if at < begin {
+		rc.keep.Drop(0)
+	}
+	rc.keep.Drop(max(at, begin))
 }
 
 // page returns a page, decompressed.

@@ -100,6 +100,20 @@ func TestObjectStore(t *testing.T) {
 		t.Errorf("the other machine reads %q", out)
 	}
 
+	// The mount speaks to the bucket, too.
+	s.env = append(s.env, "CURI_STORE="+filepath.Join(filepath.Dir(s.store), "third"))
+	s.ok("curi", "remote", "add", "team", url)
+	s.ok("curi", "pull")
+	mnt := filepath.Join(t.TempDir(), "mnt")
+	s.ok("curi", "mount", mnt)
+	defer s.ok("curi", "umount", mnt)
+	if p := s.ok("curi", "path", "team/digits/numbers.txt"); p != mnt+"/remotes/team/digits@1/numbers.txt\n" {
+		t.Errorf("its path is %q", p)
+	}
+	if out := s.ok("cat", mnt+"/remotes/team/digits/numbers.txt"); out != "1 2 3 4\n" {
+		t.Errorf("through the mount it is %q", out)
+	}
+
 	for _, dir := range []string{first, other, s.dir} {
 		if out := s.run("grep", "-r", "-l", secret, dir); out.status != 1 {
 			t.Errorf("the secret lies in %s", out.stdout)
