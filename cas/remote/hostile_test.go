@@ -91,6 +91,12 @@ func TestLyingRecipe(t *testing.T) {
 		lie  func(w *recipeWriter)
 	}{
 		{"another root", []string{"a"}, func(w *recipeWriter) { swapped(t, w.trees[0], "a", "b") }},
+		{"another root, with its places", []string{"a"}, func(w *recipeWriter) {
+			rt, i := find(w, "a")
+			_, j := find(w, "b")
+			swapped(t, rt, "a", "b")
+			rt.places[i], rt.places[j] = rt.places[j], rt.places[i]
+		}},
 		{"another directory", []string{"wide", one}, func(w *recipeWriter) {
 			rt, i := find(w, one)
 			_, j := find(w, two)
@@ -101,6 +107,7 @@ func TestLyingRecipe(t *testing.T) {
 			for _, rt := range w.trees[1:] {
 				if len(rt.tree.Entries) == 2 {
 					swapped(t, rt, "a", "b")
+					rt.places[0], rt.places[1] = rt.places[1], rt.places[0]
 				}
 			}
 		}},
