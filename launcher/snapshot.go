@@ -120,12 +120,12 @@ func (s *snapshots) tell(ctx context.Context) error {
 func (s *snapshots) take(ctx context.Context) error {
 	r := s.r
 	work := filepath.Join(r.place.Dir(), "work")
-	search := stages.CheckpointSearch{Dir: work, Work: r.p.Work, Rule: r.p.Resume, BeingWritten: func(path string) bool {
+	search := stages.CheckpointSearch{Dir: work, Work: r.p.Work, Rule: r.p.Resume, After: s.last, BeingWritten: func(path string) bool {
 		busy, err := hasWriter(path)
 		return busy || err != nil
 	}}
 	found, err := search.Newest()
-	if err != nil || found.Path == "" || !found.Time.After(s.last) {
+	if err != nil || found.Path == "" {
 		return errors.Join(err, s.tell(ctx))
 	}
 	skip := func(path string, mtime time.Time) bool {

@@ -38,6 +38,8 @@ type CheckpointSearch struct {
 	Dir  string // that of the work directories
 	Work []string
 	Rule *ResumeRule // nil: by their form alone
+	// After passes over what was not changed after that time, unread.
+	After time.Time
 	// BeingWritten says whether somebody has a file open for writing; nil is
 	// nobody.
 	BeingWritten func(path string) bool
@@ -211,5 +213,8 @@ func (f *checkpointFinder) written(path string) bool {
 
 // newer prefers the later name of two that are equally old: epoch=1, epoch=2, last.
 func (f *checkpointFinder) newer(path string, t time.Time) bool {
+	if !t.After(f.search.After) {
+		return false
+	}
 	return f.best.Path == "" || t.After(f.best.Time) || t.Equal(f.best.Time) && path > f.best.Path
 }
