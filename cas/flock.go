@@ -94,16 +94,52 @@ func sameFile(f *os.File, path string) bool {
 // stored and naming it by a tree, a ref or a pin nothing is collected. Any
 // number of commits go on at once, also within each other; keep them short.
 func (s *Store) shareCommit(ctx context.Context) (release func(), err error) {
-	return s.lockFor(ctx, "collect", unix.LOCK_SH)
+	unlock, err := s.lockFor(ctx, "collect", unix.LOCK_SH)
+	if err != nil || !s.flockIsLocal() {
+		return unlock, err
+	}
+	lower, err := s.raise(ctx)
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return func() {
+		lower()
+		unlock()
+	}, nil
 }
 
 // stopCommits waits until no commit is under way and keeps new ones waiting.
 func (s *Store) stopCommits(ctx context.Context) (release func(), err error) {
-	return s.lockFor(ctx, "collect", unix.LOCK_EX)
+	f, err := s.lockFile(ctx, "collect", unix.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	if !s.flockIsLocal() {
+		return func() { f.Close() }, nil
+	}
+	goOn, err := s.stopElsewhere(ctx, f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() {
+		goOn()
+		f.Close()
+	}, nil
 }
 
 // lockFor takes one of the store's own locks, for a short while.
 func (s *Store) lockFor(ctx context.Context, name string, how int) (func(), error) {
+	f, err := s.lockFile(ctx, name, how)
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// lockFile is one of the store's own locks, held until it is closed.
+func (s *Store) lockFile(ctx context.Context, name string, how int) (*os.File, error) {
 	path := filepath.Join(s.dir, "locks", name)
 	f, err := s.openLockFile(path)
 	if how == unix.LOCK_SH && cannotWrite(err) {
@@ -118,7 +154,7 @@ func (s *Store) lockFor(ctx context.Context, name string, how int) (func(), erro
 	if err := flockContext(ctx, f, how); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { f.Close() }, nil
+	return f, nil
 }
 
 // openLockFile opens a file that is only there to be locked, making it and its

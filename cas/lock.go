@@ -42,6 +42,10 @@ const (
 	BeatEvery    = 20 * time.Second
 )
 
+// What a process waits for where machines share a store; tests wait less.
+func leaseSilence() time.Duration { return fault.Duration("lock.silence", LeaseSilence) }
+func beatEvery() time.Duration    { return fault.Duration("lock.beat", BeatEvery/2) }
+
 // Lock is a held lock. It lives while the descriptor of File is open in any
 // process: pass it to a child to hand the lock over, and close File instead of
 // calling Release. A lock on a file system shared by hosts also is a lease: its
@@ -152,9 +156,21 @@ func (s *Store) tryLock(ctx context.Context, name, what string) (*Lock, Holder, 
 		case free && !elsewhere:
 			fault.At(fault.LockTaken)
 			l := &Lock{f}
-			if err := l.SetHolder(what); err != nil {
+			err := l.SetHolder(what)
+			if errors.Is(err, ErrBusy) {
+				f.Close()
+				continue // another machine was faster
+			}
+			if err != nil {
 				f.Close()
 				return nil, Holder{}, err
+			}
+			if mine, err := s.settled(ctx, f); !mine || err != nil {
+				f.Close() // without a word: what is in it is not of this one
+				if err != nil {
+					return nil, Holder{}, err
+				}
+				continue
 			}
 			return l, Holder{}, nil
 		case !elsewhere:
@@ -167,7 +183,7 @@ func (s *Store) tryLock(ctx context.Context, name, what string) (*Lock, Holder, 
 		if err != nil {
 			return nil, Holder{}, err
 		}
-		if silent < LeaseSilence {
+		if silent < leaseSilence() {
 			return nil, holder, nil
 		}
 		l, err := s.takeOver(ctx, path, what)
@@ -249,11 +265,19 @@ func (l *Lock) Beat() error {
 	return nil
 }
 
-// owned checks that the lock's file was not replaced.
+// owned checks that the lock's file was not replaced, nor taken by a machine
+// that did not see this one's flock.
 func (l *Lock) owned() error {
 	var st unix.Stat_t
 	err := retryEINTR(func() error { return unix.Fstat(int(l.f.Fd()), &st) })
 	if errors.Is(err, unix.ESTALE) || err == nil && st.Nlink == 0 {
+		return fmt.Errorf("%s: %w", l.f.Name(), errLockLost)
+	}
+	if err != nil {
+		return err
+	}
+	h, err := readHolder(l.f)
+	if err == nil && h.PID != 0 && !sameKernel(h.Host, h.BootID) {
 		return fmt.Errorf("%s: %w", l.f.Name(), errLockLost)
 	}
 	return err

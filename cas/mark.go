@@ -173,7 +173,7 @@ func (s *Store) lockHeld(name string) (bool, error) {
 	}
 	if h.PID != 0 && !sameKernel(h.Host, h.BootID) {
 		silent, err := s.silentFor(f)
-		return silent < LeaseSilence, err
+		return silent < leaseSilence(), err
 	}
 	// Also where no holder is written: it may be just about to.
 	free, err := tryFlock(f, unix.LOCK_SH)

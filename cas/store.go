@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +56,9 @@ type Store struct {
 	owner   *owner
 	created bool
 	log     *slog.Logger
+
+	flockIsLocal func() bool // does not reach other machines that use the store
+	commits      commitFlag
 
 	remotes Remotes // nil: none can be read
 	lazy    lazyTrees
@@ -118,6 +122,9 @@ func open(ctx context.Context, dir string, o Options) (*Store, error) {
 	if err := s.findOwner(); err != nil {
 		return nil, err
 	}
+	s.flockIsLocal = sync.OnceValue(func() bool { return flockIsLocal(s.dir) })
+	s.commits.gate = make(chan struct{}, 1)
+	s.commits.gate <- struct{}{}
 	if o.Create && o.Group != "" && !s.shared {
 		return nil, fmt.Errorf("it exists, and was not made to be shared with a group; make a new one for group %s: %w", o.Group, ErrExists)
 	}

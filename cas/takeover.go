@@ -15,7 +15,27 @@ const takeoverSuffix = ".takeover"
 
 // takeoverSettle is how long a taker waits before it looks whether it won,
 // for file systems where flock does not reach other hosts.
-const takeoverSettle = time.Second
+func takeoverSettle() time.Duration { return fault.Duration("lock.settle", time.Second) }
+
+// settled reports whether the lock file f, in which this process has written
+// itself, is its own. Where flock does not reach, another machine may have found
+// it free as well: who wrote last has it.
+func (s *Store) settled(ctx context.Context, f *os.File) (mine bool, err error) {
+	if !s.flockIsLocal() {
+		return true, nil
+	}
+	if err := sleep(ctx, takeoverSettle()); err != nil {
+		_ = overwriteHolder(f, nil)
+		return false, err
+	}
+	now, err := os.Open(f.Name()) // opened anew: that is when file servers are asked
+	if err != nil {
+		return false, err
+	}
+	defer now.Close()
+	h, err := readHolder(now)
+	return err == nil && h.PID == os.Getpid() && sameKernel(h.Host, h.BootID), err
+}
 
 // silentFor is how long the holder of the lock file f gave no sign of life, by
 // the clock of the file system that holds it: those of hosts may differ.
@@ -61,7 +81,7 @@ func (s *Store) takeOver(ctx context.Context, path, what string) (*Lock, error) 
 	if err != nil || holder.PID == 0 || sameKernel(holder.Host, holder.BootID) {
 		return nil, err
 	}
-	if silent, err := s.silentFor(old); err != nil || silent < LeaseSilence {
+	if silent, err := s.silentFor(old); err != nil || silent < leaseSilence() {
 		return nil, err
 	}
 	f, err := s.stage()
@@ -91,7 +111,7 @@ func (s *Store) takeOver(ctx context.Context, path, what string) (*Lock, error) 
 	fault.At(fault.TakeoverDone)
 	select {
 	case <-ctx.Done():
-	case <-time.After(takeoverSettle):
+	case <-time.After(takeoverSettle()):
 	}
 	if !sameFile(f, path) {
 		f.Close()

@@ -17,8 +17,12 @@ import (
 	"github.com/curi-store/curi/internal/fault"
 )
 
-// beatEvery is how often the key's lock gets a sign of life. Only tests change it.
-var beatEvery = cas.BeatEvery / 2
+// How often the key's lock gets a sign of life, and the pin. Only tests change
+// them.
+var (
+	beatEvery    = fault.Duration("lock.beat", cas.BeatEvery/2)
+	pinBeatEvery = time.Hour
+)
 
 // The guard's patience.
 const (

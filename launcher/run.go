@@ -22,6 +22,7 @@ type run struct {
 	*execution
 	lock      *cas.Lock
 	pin       *cas.Pin
+	stopPin   func() // ends the pin's signs of life
 	place     *cas.Place
 	mount     *heldMount // nil with --no-mount
 	attempt   attempt
@@ -121,15 +122,20 @@ func (r *run) abandon(ctx context.Context, out outcome, why error) error {
 // keepBeating shows on a key's lock that this process lives, until the returned
 // function is called. The guard does the same while the command runs.
 func (e *execution) keepBeating(lock *cas.Lock) (stop func()) {
+	return e.every(beatEvery, lock.Beat)
+}
+
+// every gives signs of life, until the returned function is called.
+func (e *execution) every(d time.Duration, beat func() error) (stop func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		t := time.NewTicker(beatEvery)
+		t := time.NewTicker(d)
 		defer t.Stop()
 		for {
 			select {
 			case <-t.C:
-				if err := lock.Beat(); err != nil {
+				if err := beat(); err != nil {
 					e.o.Log.Warn("show that the run lives", "run", e.id, "error", err)
 				}
 			case <-done:
@@ -139,13 +145,14 @@ func (e *execution) keepBeating(lock *cas.Lock) (stop func()) {
 	}()
 	return func() {
 		close(done)
-		<-ended // the lock may be closed next
+		<-ended // the file may be closed next
 	}
 }
 
 // release gives back what the run holds besides the lock.
 func (r *run) release() {
 	if r.pin != nil {
+		r.stopPin()
 		_ = r.pin.Release()
 	}
 	for _, a := range r.united {
@@ -245,6 +252,7 @@ func (r *run) pinInputs(ctx context.Context) error {
 	if r.pin, err = r.s.Pin(ctx, holderPrefix+r.id, trees...); err != nil {
 		return err
 	}
+	r.stopPin = r.every(pinBeatEvery, r.pin.Beat)
 	for _, in := range r.p.In {
 		if !r.s.HasTree(in.Tree) {
 			continue // it comes when it is read

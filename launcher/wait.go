@@ -32,6 +32,7 @@ func (e *execution) takeKey(ctx context.Context) (lock *cas.Lock, holders []stri
 		began = time.Now()
 		asked bool
 	)
+	before := e.lastRun(ctx)
 	lock, err = e.s.Lock(ctx, cas.KeyLock(e.p.Key.String()), holderPrefix+e.id, func(h cas.Holder) error {
 		asked = true
 		if outer, ok := e.env.get("CURI_RUN"); ok && h.What == holderPrefix+outer {
@@ -53,23 +54,29 @@ func (e *execution) takeKey(ctx context.Context) (lock *cas.Lock, holders []stri
 		return nil
 	})
 	if err == nil && asked && len(holders) == 0 {
-		holders = e.ranSince(ctx, began)
+		// Who held the lock so shortly that it had not said so when this call
+		// looked. No clock tells: it may have been another machine's.
+		if last := e.lastRun(ctx); last != before && last.ended {
+			holders = []string{last.id}
+		}
 	}
 	return lock, holders, err
 }
 
-// ranSince is the run that ended in the key's place since a time, if any: who
-// held the lock so shortly that it had not said so when this call looked.
-func (e *execution) ranSince(ctx context.Context, began time.Time) []string {
+// placeRun is the run that a key's place is, or was, of.
+type placeRun struct {
+	id    string
+	ended bool
+}
+
+// lastRun reads it; zero if there is none.
+func (e *execution) lastRun(ctx context.Context) placeRun {
 	st, err := e.s.Place(e.p.Key.String()).State(ctx)
 	if err != nil || st.Run == "" {
-		return nil
+		return placeRun{}
 	}
 	r, err := stages.FindRun(ctx, e.s, st.Run)
-	if err != nil || !r.Ended.After(began) {
-		return nil
-	}
-	return []string{r.ID}
+	return placeRun{st.Run, err == nil && !r.Ended.IsZero()}
 }
 
 func (e *execution) sayWaiting(h cas.Holder, waited time.Duration) {
