@@ -16,48 +16,7 @@ import (
 // Errors of the stage's declaration wrap [ErrUsage]; an unknown REF wraps
 // cas.ErrNotFound. It starts no process but the --tool commands.
 func Bind(ctx context.Context, s *cas.Store, p Project, st Stage) (*Plan, error) {
-	if st.Environ == nil {
-		st.Environ = os.Environ()
-	}
-	plan := &Plan{Stage: st, Project: p}
-	if err := plan.check(); err != nil {
-		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
-	}
-	plan.normalize()
-	if err := plan.bind(ctx, s); err != nil {
-		plan.Release()
-		return nil, fmt.Errorf("stage %s: %w", st.Name, err)
-	}
-	plan.Preimage = plan.preimage()
-	plan.Key = plan.Preimage.Key()
-	return plan, nil
-}
-
-// bind looks up what the key depends on.
-func (p *Plan) bind(ctx context.Context, s *cas.Store) error {
-	for _, in := range p.Inputs {
-		b, err := p.BindInput(ctx, s, in)
-		if err != nil {
-			return fmt.Errorf("input %s: %w", in.Name, err)
-		}
-		p.In = append(p.In, b)
-	}
-	if err := p.checkMeta(); err != nil {
-		return err
-	}
-	if err := p.bindStdin(ctx, s); err != nil {
-		return fmt.Errorf("standard input: %w", err)
-	}
-	if err := p.bindResumeFrom(ctx, s); err != nil {
-		return fmt.Errorf("resume from: %w", err)
-	}
-	c := newCode(p, s.Dir())
-	if err := c.find(); err != nil {
-		return err
-	}
-	p.CodeFile, p.Warnings = c.sorted(), c.warnings
-	p.bindEnv()
-	return p.runTools(ctx)
+	return NewBinder(s, p).Bind(ctx, st)
 }
 
 // normalize brings what was declared into one form: paths clean, lists sorted.
@@ -92,7 +51,11 @@ func (p *Plan) normalize() {
 // tree of its own with that one entry, kept until Release. What lies on a remote
 // is asked for only as far as the key needs it, and added to Lacks.
 func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInput, error) {
-	t, err := p.elsewhere(ctx, s, in.Ref)
+	return p.bindInput(ctx, s, in, NewBinder(s, p.Project))
+}
+
+func (p *Plan) bindInput(ctx context.Context, s *cas.Store, in Input, look *Binder) (BoundInput, error) {
+	t, err := look.target(ctx, p, in.Ref, in.Is)
 	if err != nil {
 		return BoundInput{}, err
 	}
@@ -108,7 +71,7 @@ func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInpu
 		b.Meta, b.Single = e.Attrs.Meta(), e.Name
 		return b, nil
 	}
-	head, err := s.Head(ctx, b.Tree)
+	head, err := look.head(ctx, b.Tree)
 	if err != nil {
 		return b, fmt.Errorf("%s: %w", in.Ref, err)
 	}
@@ -116,7 +79,7 @@ func (p *Plan) BindInput(ctx context.Context, s *cas.Store, in Input) (BoundInpu
 	return b, nil
 }
 
-func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
+func (p *Plan) bindStdin(ctx context.Context, s *cas.Store, look *Binder) error {
 	switch p.Stdin {
 	case "":
 		return nil
@@ -133,7 +96,7 @@ func (p *Plan) bindStdin(ctx context.Context, s *cas.Store) error {
 		p.StdinTree, p.StdinBlob, p.StdinFrom = added.Tree, added.Digest, "-"
 		return nil
 	}
-	t, err := p.elsewhere(ctx, s, p.Stdin)
+	t, err := look.target(ctx, p, p.Stdin, p.StdinIs)
 	if err != nil {
 		return err
 	}

@@ -25,12 +25,12 @@ type code struct {
 	imports  map[string][]pyImport // of Python files whose imports are to be followed, by the same path; "" is text in the command
 	bases    []string              // absolute: where the command looks for files, in order
 	roots    []string              // absolute: where Python looks for modules
-	found    map[string]bool       // whether a file exists, by absolute path: most imports are of the same few modules
+	seen     *sources              // what was looked at already: most imports are of the same few modules
 	warnings []string
 }
 
-func newCode(p *Plan, storeDir string) *code {
-	c := &code{plan: p, storeDir: storeDir, bases: []string{p.Dir}, files: map[string]cas.Digest{}, imports: map[string][]pyImport{}, found: map[string]bool{}}
+func newCode(p *Plan, storeDir string, seen *sources) *code {
+	c := &code{plan: p, storeDir: storeDir, bases: []string{p.Dir}, files: map[string]cas.Digest{}, imports: map[string][]pyImport{}, seen: seen}
 	c.addRoot(p.Dir)
 	c.addRoot(filepath.Join(p.Dir, "src"))
 	for _, d := range p.pythonPath() {
@@ -93,23 +93,15 @@ func (c *code) addScript(file string, python bool) (ok bool, err error) {
 		return true, nil
 	}
 	notebook := strings.HasSuffix(rel, ".ipynb")
-	if python || notebook || strings.HasSuffix(rel, ".py") || strings.HasSuffix(rel, ".pyw") || pythonScript(file) {
-		source, err := os.ReadFile(file)
-		if err != nil {
-			return false, fmt.Errorf("read the code %s: %w", rel, err)
-		}
-		c.files[rel] = cas.Sum(source)
-		if notebook {
-			source = notebookSource(source)
-		}
-		c.imports[rel] = parseImports(source)
-		return true, nil
+	python = python || notebook || strings.HasSuffix(rel, ".py") || strings.HasSuffix(rel, ".pyw") || c.seen.python(file)
+	source := c.seen.read(file, python)
+	if source.err != nil {
+		return false, fmt.Errorf("read the code %s: %w", rel, source.err)
 	}
-	d, err := fileDigest(file)
-	if err != nil {
-		return false, fmt.Errorf("read the code %s: %w", rel, err)
+	c.files[rel] = source.digest
+	if python {
+		c.imports[rel] = source.imports
 	}
-	c.files[rel] = d
 	return true, nil
 }
 
@@ -182,30 +174,8 @@ func (c *code) glob(glob string) error {
 		top = real // a walk does not enter a link, not even its own root
 	}
 	matched, outside := 0, ""
-	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
-		path = base + strings.TrimPrefix(path, top)
-		if err != nil {
-			if path == base && errors.Is(err, fs.ErrNotExist) {
-				return nil
-			}
-			return err
-		}
-		rel, ok := below(base, path)
-		if !ok {
-			return nil
-		}
-		if d.IsDir() {
-			if path != base && c.prune(path, d.Name(), rest) {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if !doublestar.MatchUnvalidated(rest, rel) {
-			return nil
-		}
-		if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
-			return nil // a dangling link, a socket, a link to a directory
-		}
+	found, err := c.seen.glob(base+"\x00"+rest, func() ([]string, error) { return c.walk(top, base, rest) })
+	for _, path := range found {
 		added, err := c.add(path)
 		if err != nil {
 			return err
@@ -215,8 +185,7 @@ func (c *code) glob(glob string) error {
 		} else {
 			outside = path
 		}
-		return nil
-	})
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("--code %q: %w", glob, err)
@@ -230,6 +199,39 @@ func (c *code) glob(glob string) error {
 		hint = fmt.Sprintf(": it is a directory, write %q", strings.TrimSuffix(glob, "/")+"/**")
 	}
 	return usagef("--code %q matches no file in %s%s", glob, c.plan.Dir, hint)
+}
+
+// walk finds the files below base that a pattern matches; top is base with its
+// links followed.
+func (c *code) walk(top, base, pattern string) (found []string, err error) {
+	err = filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		path = base + strings.TrimPrefix(path, top)
+		if err != nil {
+			if path == base && errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		rel, ok := below(base, path)
+		if !ok {
+			return nil
+		}
+		if d.IsDir() {
+			if path != base && c.prune(path, d.Name(), pattern) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !doublestar.MatchUnvalidated(pattern, rel) {
+			return nil
+		}
+		// Else a dangling link, a socket, a link to a directory.
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			found = append(found, path)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // prune keeps a walk out of directories that nobody means by "**".

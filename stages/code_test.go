@@ -50,7 +50,7 @@ func findCode(t *testing.T, dir string, st Stage) ([]string, []string, error) {
 	if err := plan.check(); err != nil {
 		t.Fatal(err)
 	}
-	c := newCode(plan, "/nowhere")
+	c := newCode(plan, "/nowhere", newSources())
 	err := c.find()
 	return slices.Sorted(maps.Keys(c.files)), c.warnings, err
 }

@@ -2,7 +2,6 @@ package stages
 
 import (
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -110,7 +109,7 @@ func (c *code) stat(word string) (path string, info fs.FileInfo) {
 		if !filepath.IsAbs(word) {
 			path = filepath.Join(base, word)
 		}
-		if info, err := os.Stat(path); err == nil {
+		if info := c.seen.stat(path); info != nil {
 			return path, info
 		}
 	}
@@ -194,8 +193,8 @@ func (c *code) inPath(name string) (string, error) {
 			dir = filepath.Join(c.plan.Dir, dir)
 		}
 		file := filepath.Join(dir, name)
-		info, err := os.Stat(file)
-		if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		info := c.seen.stat(file)
+		if info == nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
 			continue
 		}
 		if c.known(file) {
@@ -211,9 +210,9 @@ func (c *code) inPath(name string) (string, error) {
 }
 
 // installed reports whether a directory of programs is that of an environment.
-func installed(dir string) bool {
+func installed(dir string, seen *sources) bool {
 	for _, mark := range []string{"pyvenv.cfg", "conda-meta"} {
-		if _, err := os.Stat(filepath.Join(filepath.Dir(dir), mark)); err == nil {
+		if seen.stat(filepath.Join(filepath.Dir(dir), mark)) != nil {
 			return true
 		}
 	}
@@ -244,7 +243,7 @@ func (c *code) known(path string) bool {
 	if rel, ok := relativeTo(c.plan.Dir, path); ok && rel == "." {
 		return true
 	}
-	return installed(filepath.Dir(path))
+	return installed(filepath.Dir(path), c.seen)
 }
 
 var moduleName = regexp.MustCompile(`^[\pL_][\pL\pN_]*(\.[\pL_][\pL\pN_]*)*$`)

@@ -157,13 +157,8 @@ func (c *code) existing(file string) []string {
 }
 
 func (c *code) exists(path string, kind func(fs.FileMode) bool) bool {
-	yes, known := c.found[path]
-	if !known {
-		info, err := os.Stat(path)
-		yes = err == nil && kind(info.Mode())
-		c.found[path] = yes
-	}
-	return yes
+	info := c.seen.stat(path)
+	return info != nil && kind(info.Mode())
 }
 
 // parseImports reads the import statements of Python source, wherever they

@@ -69,21 +69,6 @@ func lazyRoot(s *cas.Store, t Target) (root cas.Digest, ok bool) {
 	return cas.Digest{}, false
 }
 
-// elsewhere resolves a REF, on a remote first.
-func (p *Plan) elsewhere(ctx context.Context, s *cas.Store, ref string) (Target, error) {
-	if p.Elsewhere != nil {
-		t, release, err := p.Elsewhere(ctx, ref)
-		if err != nil {
-			return t, err
-		}
-		if release != nil {
-			p.release = append(p.release, release)
-			return t, nil
-		}
-	}
-	return Resolve(ctx, s, p.Project, ref)
-}
-
 // root returns a target as a root tree, for an input of that name. One of its
 // own is stored, until Release, where the target is a file inside another tree.
 func (p *Plan) root(ctx context.Context, s *cas.Store, t Target, input string) (cas.Digest, error) {

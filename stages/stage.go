@@ -21,7 +21,8 @@ type Stage struct {
 	Tools    []string // shell commands whose output is keyed
 	Env      []EnvVar // keyed variables
 	CleanEnv bool
-	Stdin    string // "", "-", or a REF
+	Stdin    string  // "", "-", or a REF
+	StdinIs  *Target // what that REF means, where the caller has looked it up
 
 	// Resume says what a checkpoint is, for {resume}; nil: by its form.
 	Resume *ResumeRule
@@ -46,7 +47,8 @@ type Stage struct {
 type Input struct {
 	Name     string
 	Ref      string
-	Writable bool // --in-rw
+	Writable bool    // --in-rw
+	Is       *Target // what Ref means, where the caller has looked it up; a root tree or a path inside one
 }
 
 // Output is a declared output.

@@ -26,7 +26,7 @@ const (
 // runTools runs each --tool command by sh in the stage's directory and keys
 // what it prints, on stdout and stderr together. One that fails is an error:
 // its output would be a message, not a version.
-func (p *Plan) runTools(ctx context.Context) error {
+func (p *Plan) runTools(ctx context.Context, look *Binder) error {
 	for i, command := range p.Tools {
 		if slices.Contains(p.Tools[:i], command) {
 			continue // said twice, it is one component
@@ -34,18 +34,27 @@ func (p *Plan) runTools(ctx context.Context) error {
 		if strings.TrimSpace(command) == "" {
 			return usagef("--tool %q: the command is empty: name one that prints a version, such as 'gcc --version'", command)
 		}
-		out, digest, err := p.runTool(ctx, command)
+		result, err := look.tool(ctx, p, command)
 		if err != nil {
 			return err
 		}
-		line, _, _ := strings.Cut(strings.TrimLeft(out, "\r\n"), "\n")
-		line = strings.TrimRight(line, "\r ")
-		if len(line) > toolLine {
-			line = strings.ToValidUTF8(line[:toolLine], "")
-		}
-		p.Tool = append(p.Tool, ToolResult{Command: command, Digest: digest, Line: line})
+		p.Tool = append(p.Tool, result)
 	}
 	return nil
+}
+
+// toolResult runs one and words what it printed.
+func (p *Plan) toolResult(ctx context.Context, command string) (ToolResult, error) {
+	out, digest, err := p.runTool(ctx, command)
+	if err != nil {
+		return ToolResult{}, err
+	}
+	line, _, _ := strings.Cut(strings.TrimLeft(out, "\r\n"), "\n")
+	line = strings.TrimRight(line, "\r ")
+	if len(line) > toolLine {
+		line = strings.ToValidUTF8(line[:toolLine], "")
+	}
+	return ToolResult{Command: command, Digest: digest, Line: line}, nil
 }
 
 // runTool returns the first bytes that a command prints, and the digest of all.
