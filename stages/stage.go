@@ -34,14 +34,17 @@ type Stage struct {
 
 	// Environ is where --env without a value, --tool commands and PYTHONPATH
 	// look; nil is the environment of this process.
-	Environ []string `json:"-"`
-	// Elsewhere, if it is set, finds what a REF means on a remote, and keeps that
-	// until release, which is nil where the REF names none.
-	Elsewhere func(ctx context.Context, ref string) (t Target, release func(), err error) `json:"-"`
+	Environ []string
+	// Elsewhere, if it is set, finds what a REF means on a remote.
+	Elsewhere Elsewhere
 	// StdinReader is what Stdin "-" reads, to its end; nil is the standard
 	// input of this process.
-	StdinReader io.Reader `json:"-"`
+	StdinReader io.Reader
 }
+
+// Elsewhere finds what a REF means on a remote, and keeps that until release,
+// which is nil where the REF names none.
+type Elsewhere func(ctx context.Context, ref string) (t Target, release func(), err error)
 
 // Input binds a name to what a REF means when the stage is bound.
 type Input struct {
@@ -74,5 +77,6 @@ type BoundInput struct {
 	Tree   cas.Digest
 	Single string // path of the one file inside the tree; "" for a directory
 	Meta   map[string]string
-	From   string // "digits@2", "train-7f3k2m.model": where it came from
+	From   string   // "digits@2", "train-7f3k2m.model": where it came from
+	Of     []string // outputs of which it was made, for an aggregate
 }
