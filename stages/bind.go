@@ -59,7 +59,7 @@ func (p *Plan) bindInput(ctx context.Context, s *cas.Store, in Input, look *Bind
 	if err != nil {
 		return BoundInput{}, err
 	}
-	b := BoundInput{Input: in, From: t.Name}
+	b := BoundInput{Input: in, From: t.Name, Of: t.Of}
 	if t.WorkDir != "" {
 		return b, usagef("%s is a work directory, which may still change: add what you need of it first (curi add %s --name NAME)", in.Ref, shellWord(t.WorkDir))
 	}

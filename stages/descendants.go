@@ -35,6 +35,13 @@ func (g *graph) readUses() error {
 		}
 		for _, in := range rec.Inputs {
 			g.uses[in.Tree] = append(g.uses[in.Tree], used{r, in.Name})
+			for _, name := range in.Of {
+				tree, err := g.outputTree(name)
+				if err != nil {
+					return err
+				}
+				g.uses[tree] = append(g.uses[tree], used{r, in.Name})
+			}
 		}
 		for other, as := range continued(rec) {
 			g.later[other] = append(g.later[other], used{r, as})

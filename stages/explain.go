@@ -2,6 +2,7 @@ package stages
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 
@@ -28,15 +29,20 @@ type Nearest struct {
 // differs in the fewest lines; of equals the newest. ok is false where there
 // is none. Runs that left no record are passed over.
 func Explain(ctx context.Context, s *cas.Store, p *Plan) (near Nearest, ok bool, err error) {
+	return explain(ctx, s, p, runsWith(ctx, s, "run/"+p.Name+"-"), explainRuns)
+}
+
+// explain compares with at most so many runs.
+func explain(ctx context.Context, s *cas.Store, p *Plan, runs iter.Seq2[Run, error], most int) (near Nearest, ok bool, err error) {
 	seen := 0
-	for run, err := range runsWith(ctx, s, "run/"+p.Name+"-") {
+	for run, err := range runs {
 		if err := ctx.Err(); err != nil {
 			return Nearest{}, false, err
 		}
 		if err != nil || run.Stage != p.Name || run.Project != p.Project.Name || run.Tree.IsZero() || run.Status == Running {
 			continue
 		}
-		if seen++; seen > explainRuns {
+		if seen++; seen > most {
 			break
 		}
 		old, err := recordPreimage(ctx, s, run.Tree)

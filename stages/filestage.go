@@ -109,6 +109,8 @@ func (r *fileReader) stageKey(st *FileStage, key string, n *yaml.Node, where str
 	}
 }
 
+var resumeKeys = []string{"work", "glob"}
+
 // runKey reads what says how a stage runs, none of which is keyed.
 func (r *fileReader) runKey(st *FileStage, key string, n *yaml.Node, where string) {
 	switch key {
@@ -144,7 +146,7 @@ func (r *fileReader) runKey(st *FileStage, key string, n *yaml.Node, where strin
 					r.problem(p.value, "%s: %q is not a valid glob", where, st.Resume.Glob)
 				}
 			default:
-				r.unknownKey(p, where, []string{"work", "glob"})
+				r.unknownKey(p, where, resumeKeys)
 			}
 		}
 	case "resources":

@@ -283,13 +283,48 @@ func (g *graph) up(id string) error {
 		return err
 	}
 	for _, in := range rec.Inputs {
-		thing := g.input(in)
-		g.addEdge(thing, id, in.Name)
-		if err := g.up(thing); err != nil {
+		things, err := g.madeOf(in)
+		if err != nil {
 			return err
+		}
+		if things == nil {
+			things = []string{g.input(in)}
+		}
+		for _, thing := range things {
+			g.addEdge(thing, id, in.Name)
+			if err := g.up(thing); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// madeOf adds the nodes of the outputs that an aggregate's input was made of;
+// none for any other input.
+func (g *graph) madeOf(in RecordInput) (things []string, err error) {
+	for _, name := range in.Of {
+		tree, err := g.outputTree(name)
+		if err != nil {
+			return nil, err
+		}
+		run, output, _ := strings.Cut(name, ".")
+		things = append(things, g.addThing(tree, made{run, output}, ""))
+	}
+	return things, nil
+}
+
+// outputTree is the tree of RUN.OUTPUT, zero if that is not known any more.
+func (g *graph) outputTree(name string) (cas.Digest, error) {
+	run, output, _ := strings.Cut(name, ".")
+	rec, err := g.record(run)
+	if err != nil || rec == nil {
+		return cas.Digest{}, err
+	}
+	if o := rec.Output(output); o != nil {
+		return o.Tree, nil
+	}
+	return cas.Digest{}, nil
 }
 
 // The names of edges between runs.

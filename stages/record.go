@@ -90,6 +90,7 @@ type RecordInput struct {
 	Tree     cas.Digest `json:"tree"`
 	File     string     `json:"file,omitempty"` // of a single file: its path in the tree
 	Writable bool       `json:"writable"`
+	Of       []string   `json:"of,omitempty"` // of an aggregate: the outputs that it was made of
 }
 
 // RecordEnv is a keyed variable; Value is null if it was not set.
@@ -197,7 +198,7 @@ func NewRecord(p *Plan) *Record {
 		r.Params = append(r.Params, RecordParam{q.Name, q.Type, q.Canonical, q.Raw, q.Operational})
 	}
 	for _, in := range p.In {
-		r.Inputs = append(r.Inputs, RecordInput{in.Name, in.Ref, in.From, in.Tree, in.Single, in.Writable})
+		r.Inputs = append(r.Inputs, RecordInput{in.Name, in.Ref, in.From, in.Tree, in.Single, in.Writable, in.Of})
 	}
 	for _, v := range p.EnvBound {
 		r.Env = append(r.Env, RecordEnv(v))

@@ -29,7 +29,7 @@ func wholeRecord() *Record {
 		Dir: ".", Command: []string{"torchrun", "{in.data}", "<&>"}, Argv: []string{"torchrun", "/m/at/k/in/data", "<&>"}, Shell: true, CleanEnv: true,
 		Stdin:   &RecordStdin{Ref: "-", Digest: d},
 		Params:  []RecordParam{{"lr", "float", "0.01", "1e-2", true}},
-		Inputs:  []RecordInput{{"data", "digits", "digits@2", d, "digits.csv", true}},
+		Inputs:  []RecordInput{{"data", "digits", "digits@2", d, "digits.csv", true, nil}},
 		Code:    []CodeFile{{"train.py", d}},
 		Tools:   []ToolResult{{"nvcc --version", d, "nvcc 12"}},
 		Env:     []RecordEnv{{"SEED", &value}, {"UNSET", nil}},

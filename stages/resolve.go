@@ -22,7 +22,8 @@ type Target struct {
 	Blob    cas.Digest // set when the REF means one file: its digest
 	Version *cas.Version
 	Run     *Run
-	WorkDir string // set for RUN.work/NAME: absolute directory on disk
+	WorkDir string   // set for RUN.work/NAME: absolute directory on disk
+	Of      []string // set where Tree was made of several outputs: RUN.OUTPUT of each
 }
 
 // Resolve finds what a REF (see docs/commands.md) names in a store, from

@@ -41,59 +41,108 @@ const topChecked = 64
 // output. What lacks deeper down shows when it is opened. Of a result that was
 // taken from a remote, only the record is looked at.
 func FindResult(ctx context.Context, s *cas.Store, k Key) (Result, error) {
+	res, _, err := findResult(ctx, s, k, false)
+	return res, err
+}
+
+// findOutputs is FindResult that returns the trees of the outputs too, of which
+// it asks the remote where only that has them.
+func findOutputs(ctx context.Context, s *cas.Store, k Key) (Result, map[string]cas.Digest, error) {
+	return findResult(ctx, s, k, true)
+}
+
+func findResult(ctx context.Context, s *cas.Store, k Key, all bool) (Result, map[string]cas.Digest, error) {
 	ref, err := s.Ref(ctx, "stage/"+k.String())
 	if err != nil {
-		return Result{}, err
+		return Result{}, nil, err
 	}
 	var info resultInfo
 	if err := json.Unmarshal(ref.Info, &info); err != nil || info.Run == "" {
-		return Result{}, fmt.Errorf("ref %s: %w: it names no run", ref.Name, cas.ErrCorrupt)
+		return Result{}, nil, fmt.Errorf("ref %s: %w: it names no run", ref.Name, cas.ErrCorrupt)
 	}
-	if err := checkResult(ctx, s, k, ref.Tree); err != nil {
-		return Result{}, fmt.Errorf("the result of %s is there no more: %w", info.Run, err)
+	outputs, err := checkResult(ctx, s, k, ref.Tree, all)
+	if err != nil {
+		return Result{}, nil, fmt.Errorf("the result of %s is there no more: %w", info.Run, err)
 	}
-	return Result{Run: info.Run, Tree: ref.Tree}, nil
+	return Result{Run: info.Run, Tree: ref.Tree}, outputs, nil
 }
 
-func checkResult(ctx context.Context, s *cas.Store, k Key, tree cas.Digest) error {
+// checkResult checks a result and returns the trees of its outputs, but for those
+// of a remote only with all.
+func checkResult(ctx context.Context, s *cas.Store, k Key, tree cas.Digest, all bool) (map[string]cas.Digest, error) {
 	root, err := s.Tree(ctx, tree)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	record, ok := root.Lookup("record.json")
 	if !ok || record.Kind != cas.KindFile {
-		return fmt.Errorf("tree %s has no record.json: %w", tree, cas.ErrCorrupt)
+		return nil, fmt.Errorf("tree %s has no record.json: %w", tree, cas.ErrCorrupt)
 	}
 	blob, err := s.OpenBlob(ctx, record.Digest)
 	if err != nil {
-		return fmt.Errorf("record.json: %w", err)
+		return nil, fmt.Errorf("record.json: %w", err)
 	}
 	defer blob.Close()
 	if err := CheckRecord(blob, k); err != nil {
-		return err
+		return nil, err
 	}
 	lazy := !s.HasTree(tree)
 	for _, e := range root.Entries {
 		if e.Kind != cas.KindDir && !lazy {
 			if err := needBlob(s, e); err != nil {
-				return err
+				return nil, err
 			}
 		}
 	}
-	out, ok := root.Lookup("out")
-	if !ok || lazy {
-		return nil // a stage without outputs, or a remote has them
+	if lazy && !all {
+		return nil, nil // a remote has them
 	}
-	outputs, err := s.Tree(ctx, out.Digest)
+	outputs, err := outputsIn(ctx, s, root)
 	if err != nil {
-		return fmt.Errorf("out: %w", err)
+		return nil, err
 	}
-	for _, e := range outputs.Entries {
-		if err := checkTop(ctx, s, e); err != nil {
-			return fmt.Errorf("output %s: %w", e.Name, err)
+	trees := map[string]cas.Digest{}
+	for _, e := range outputs {
+		if lazy {
+			trees[e.Name] = e.Digest
+			continue
 		}
+		if err := checkTop(ctx, s, e); err != nil {
+			return nil, fmt.Errorf("output %s: %w", e.Name, err)
+		}
+		trees[e.Name] = e.Digest
 	}
-	return nil
+	return trees, nil
+}
+
+// outputsIn lists the outputs of a result's root.
+func outputsIn(ctx context.Context, s *cas.Store, root *cas.Tree) ([]cas.Entry, error) {
+	out, ok := root.Lookup("out")
+	if !ok {
+		return nil, nil // a stage without outputs
+	}
+	t, err := s.Tree(ctx, out.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("out: %w", err)
+	}
+	return t.Entries, nil
+}
+
+// outputTrees are the trees of the outputs in a result.
+func outputTrees(ctx context.Context, s *cas.Store, tree cas.Digest) (map[string]cas.Digest, error) {
+	root, err := s.Tree(ctx, tree)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := outputsIn(ctx, s, root)
+	if err != nil {
+		return nil, err
+	}
+	trees := map[string]cas.Digest{}
+	for _, e := range outputs {
+		trees[e.Name] = e.Digest
+	}
+	return trees, nil
 }
 
 // CheckRecord reports whether a record is of a key: its preimage must hash to

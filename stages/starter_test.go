@@ -1,0 +1,60 @@
+package stages
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What is written to begin with is a file that can be parsed, and names the
+// options of the scripts that are there.
+func TestStarter(t *testing.T) {
+	parsed(t, Starter("p", nil))
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"train.py": `
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--dataset_path", required=True)
+parser.add_argument("--model_path")
+parser.add_argument("--checkpoint-dir", help="a (nested) \"text\", with commas")
+parser.add_argument("-l", "--lr", type=float, default=1e-2)
+parser.add_argument("--name", default='it: "x"')
+parser.add_argument("--steps", type=int)
+parser.add_argument("--resume", action="store_true")
+parser.add_argument("--local_rank", type=int, default=0)
+`,
+		"tools/report.py": "import click\n@click.command()\n@click.argument('results')\n@click.option('--out-file', '-o')\n@click.option('--bins', default=10)\ndef main(): pass\n",
+		"lib.py":          "def add_argument(x): pass\n", "test_x.py": "add_argument('--x')", "venv/pyvenv.cfg": "", "venv/y.py": "add_argument('--y')",
+		"deep/a/b/c/z.py": "p.add_argument('--z')",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scripts, err := FindScripts(dir)
+	if err != nil || len(scripts) != 2 {
+		t.Fatalf("%+v (%v)", scripts, err)
+	}
+	text := Starter("p", scripts)
+	f := parsed(t, text)
+	if f.Stage("train") == nil || f.Stage("report") == nil {
+		t.Fatalf("stages %v of\n%s", f.StageNames(), text)
+	}
+	got := strings.Join(f.Stage("train").Command, " ")
+	want := "python train.py --dataset_path {in.dataset_path} --model_path {out.model_path} --checkpoint-dir {work.checkpoint_dir} --lr {param.lr} --name {param.name}"
+	if got != want {
+		t.Errorf("train runs\n%s, want\n%s", got, want)
+	}
+	if got := strings.Join(f.Stage("report").Command, " "); got != "python tools/report.py {in.results} --out-file {out.out_file} --bins {param.bins}" {
+		t.Errorf("report runs %s", got)
+	}
+	if q := f.Stage("train").Params; q[0].Type != "float" || q[1].Raw != `it: "x"` {
+		t.Errorf("parameters %+v", q)
+	}
+}
