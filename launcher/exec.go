@@ -71,6 +71,9 @@ type Options struct {
 	// Progress returns what long work of Curi's own calls, and what is called
 	// when that is over; nil shows nothing.
 	Progress func(what string) (cas.Progress, func())
+	// Held are descriptors that the guard of the run inherits, so that what
+	// they hold is not free before its process tree is gone.
+	Held []*os.File
 	// Secret looks up {secret.VAR}; Environ is what the command inherits.
 	Secret  func(string) (string, bool)
 	Environ []string

@@ -109,6 +109,7 @@ func (r *run) guarded(env environment, io *stdio) outcome {
 	if r.mount != nil {
 		held = append(held, r.mount.use)
 	}
+	held = append(held, r.o.Held...)
 	r.link, err = startGuard(r.o.Self, spec, io.command, held)
 	io.started()
 	if err != nil {

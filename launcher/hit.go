@@ -26,17 +26,9 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 		return nil, fmt.Errorf("look for a result of stage %s: %w", e.p.Name, err)
 	}
 	// First: from now on no collection takes it for unused.
-	run, err := stages.NoteHit(ctx, e.s, e.p, found)
-	if err != nil {
-		if _, rerr := e.s.Ref(ctx, "stage/"+e.p.Key.String()); errors.Is(rerr, cas.ErrNotFound) {
-			return nil, nil // it was just collected, or withdrawn
-		}
-		// A store that cannot be written to still has its results.
-		level := slog.LevelWarn
-		if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
-			level = slog.LevelDebug // nobody expects it to be
-		}
-		e.o.Log.Log(ctx, level, "note that a result was used", "run", found.Run, "error", err)
+	run, ok := e.note(ctx, found)
+	if !ok {
+		return nil, nil
 	}
 	outputs, err := e.hitOutputs(ctx, found.Tree, run)
 	if errors.Is(err, cas.ErrNotFound) {
@@ -54,6 +46,25 @@ func (e *execution) hit(ctx context.Context) (*Result, error) {
 	res.Cached, res.Outputs = true, outputs
 	e.say("stage %s is cached: the result of %s", e.p.Name, found.Run)
 	return res, nil
+}
+
+// note notes that a result was taken, and returns what its run is called in
+// this store; false if there is no result any more.
+func (e *execution) note(ctx context.Context, found stages.Result) (run string, ok bool) {
+	run, err := stages.NoteHit(ctx, e.s, e.p, found)
+	if err == nil {
+		return run, true
+	}
+	if _, rerr := e.s.Ref(ctx, "stage/"+e.p.Key.String()); errors.Is(rerr, cas.ErrNotFound) {
+		return run, false // it was just collected, or withdrawn
+	}
+	// A store that cannot be written to still has its results.
+	level := slog.LevelWarn
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		level = slog.LevelDebug // nobody expects it to be
+	}
+	e.o.Log.Log(ctx, level, "note that a result was used", "run", found.Run, "error", err)
+	return run, true
 }
 
 // sayGone says once why a result that was there is none.

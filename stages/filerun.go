@@ -1,0 +1,117 @@
+package stages
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"go.yaml.in/yaml/v3"
+)
+
+var resumeKeys = []string{"work", "glob"}
+
+// runKey reads what says how a stage runs, none of which is keyed.
+func (r *fileReader) runKey(st *FileStage, key string, n *yaml.Node, where string) {
+	switch key {
+	case "timeout", "grace":
+		text, ok := r.text(n, where)
+		if !ok {
+			return
+		}
+		d, err := ParseDuration(text)
+		if err == nil && d <= 0 {
+			err = usagef("it must be more than 0")
+		}
+		if err != nil {
+			r.problem(n, "%s: %v", where, err)
+		}
+		if key == "timeout" {
+			st.Timeout = d
+		} else {
+			st.Grace = d
+		}
+	case "resume":
+		st.Resume = &ResumeRule{}
+		for _, p := range r.mapping(n, where) {
+			switch p.name {
+			case "work":
+				st.Resume.Work, _ = r.text(p.value, where+": work")
+				if !slices.Contains(st.Work, st.Resume.Work) {
+					r.problem(p.value, "%s: the stage has no work directory %q%s", where, st.Resume.Work, suggest(st.Resume.Work, st.Work, "%s"))
+				}
+			case "glob":
+				st.Resume.Glob, _ = r.text(p.value, where+": glob")
+				if st.Resume.Glob == "" || !doublestar.ValidatePattern(recursive(st.Resume.Glob)) {
+					r.problem(p.value, "%s: %q is not a valid glob", where, st.Resume.Glob)
+				}
+			default:
+				r.unknownKey(p, where, resumeKeys)
+			}
+		}
+	case "resources":
+		r.resources(st, n, where)
+	case "launcher":
+		r.launcher(st, n, where)
+	}
+}
+
+func (r *fileReader) number(n *yaml.Node, where string, low, high int) int {
+	v, err := strconv.Atoi(n.Value)
+	if n.Kind != yaml.ScalarNode || err != nil || v < low || v > high {
+		r.problem(n, "%s: want a whole number from %d to %d, this is %s", where, low, high, kindOf(n))
+	}
+	return v
+}
+
+func (r *fileReader) resources(st *FileStage, n *yaml.Node, where string) {
+	st.Resources = map[string]string{}
+	for _, p := range r.mapping(n, where) {
+		if !slices.Contains(resourceKinds, p.name) {
+			r.unknownKey(p, where, resourceKinds)
+			continue
+		}
+		text, ok := r.text(p.value, where+": "+p.name)
+		if !ok {
+			continue
+		}
+		if segs, err := parseElement(text); err != nil || len(segs) != 1 || segs[0].kind != "param" {
+			r.number(p.value, where+": "+p.name, 0, maxResource)
+		}
+		st.Resources[p.name] = text
+		st.at["resource."+p.name] = p.value
+	}
+}
+
+// launcher reads NAME, or {NAME: {OPTION: VALUE}}.
+func (r *fileReader) launcher(st *FileStage, n *yaml.Node, where string) {
+	l := &LauncherChoice{}
+	st.Launcher = l
+	if n.Kind == yaml.ScalarNode {
+		l.Name, _ = r.text(n, where)
+	} else {
+		for i, p := range r.mapping(n, where) {
+			if i > 0 {
+				r.problem(p.key, "%s: one launcher runs a stage, %s is another", where, p.name)
+				continue
+			}
+			l.Name = p.name
+			for _, q := range r.mapping(p.value, where+": "+p.name) {
+				if q.value.Kind == yaml.ScalarNode && q.value.Tag == "!!bool" && q.value.Value == "false" {
+					continue
+				}
+				o := LauncherOption{Name: q.name}
+				if !isNull(q.value) && (q.value.Tag != "!!bool" || q.value.Value != "true") {
+					o.Value, _ = r.text(q.value, where+": "+q.name)
+				}
+				if q.name == "" || strings.HasPrefix(q.name, "-") || strings.ContainsAny(q.name, "= \x00") {
+					r.problem(q.key, "%s: %q is no name of an option: write it without dashes", where, q.name)
+				}
+				l.Options = append(l.Options, o)
+			}
+		}
+	}
+	if !slices.Contains(launchers, l.Name) {
+		r.problem(n, "%s: %q is unknown: use one of %s", where, l.Name, strings.Join(launchers, ", "))
+	}
+}
