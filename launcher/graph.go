@@ -20,10 +20,14 @@ type GraphOptions struct {
 	// taken by [Exec] all the same, which finds paths for its outputs.
 	Options func(*stages.Task) Options
 	Exec    func(*stages.Task) bool
+	// Prepare, if it is set, is called with the plan and the options of a task
+	// just before [Exec].
+	Prepare func(*stages.Task, *stages.Plan, *Options) error
 	// Event is told what happens, one thing at a time.
 	Event func(Event)
-	// After is called when a task has run and succeeded.
-	After func(context.Context, *stages.Task, *Result) error
+	// After is called when [Exec] has returned for a task, with what it did. Its
+	// error makes a task fail that did not.
+	After func(context.Context, *stages.Task, *Result, error) error
 }
 
 // What can happen to a task.
@@ -74,7 +78,8 @@ const (
 	taskPending taskState = iota
 	taskRunning
 	taskDone
-	taskFailed // or skipped
+	taskFailed   // or skipped
+	taskDetached // a job that nobody waits for
 )
 
 type ended struct {
@@ -125,6 +130,11 @@ func (x *graphExec) run(ctx context.Context) {
 				started = true
 				continue
 			}
+			if slices.ContainsFunc(t.Needs, func(n *stages.Task) bool { return x.state[n] == taskDetached }) {
+				x.skip(t, "what it needs is a job that is not waited for")
+				started = true
+				continue
+			}
 			if !t.Ready() || slices.ContainsFunc(t.Needs, func(n *stages.Task) bool { return x.state[n] != taskDone }) {
 				continue
 			}
@@ -170,6 +180,12 @@ func (x *graphExec) skip(t *stages.Task, why string) {
 
 // settle notes how a task ended; false if it failed.
 func (x *graphExec) settle(ctx context.Context, e ended) bool {
+	if e.err == nil && e.res.Exit == 0 && e.res.Job != "" && len(e.res.Outputs) == 0 && x.o.Options(e.task).detached() {
+		x.state[e.task] = taskDetached
+		x.res.Ran++
+		x.event(Event{Kind: EventFinished, Task: e.task, Result: e.res})
+		return true
+	}
 	if e.err == nil && e.res.Exit == 0 {
 		e.err = x.finished(ctx, e)
 	}
@@ -233,8 +249,9 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task) (e ended) {
 	e.task = t
 	opts := x.o.Options(t)
 	opts.setDefaults()
+	environ := opts.Environ
 	x.event(Event{Kind: EventStarted, Task: t})
-	plan, err := t.Bind(ctx, x.g, x.s, opts.Environ)
+	plan, err := t.Bind(ctx, x.g, x.s, environ)
 	if err != nil {
 		e.err = err
 		return e
@@ -259,7 +276,7 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task) (e ended) {
 		}
 		if waited { // things may have changed meanwhile
 			x.event(Event{Kind: EventStarted, Task: t})
-			again, err := t.Bind(ctx, x.g, x.s, x.o.Options(t).Environ)
+			again, err := t.Bind(ctx, x.g, x.s, environ)
 			if err != nil {
 				e.err = err
 				return e
@@ -271,16 +288,23 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task) (e ended) {
 	for _, w := range plan.Warnings {
 		x.event(Event{Kind: EventWarning, Task: t, Text: w})
 	}
+	if x.o.Prepare != nil {
+		if e.err = x.o.Prepare(t, plan, &opts); e.err != nil {
+			return e
+		}
+	}
 	e.res, e.err = Exec(ctx, x.s, plan, opts)
-	if e.err == nil && e.res.Exit == 0 && !e.res.Cached && x.o.After != nil {
-		e.err = x.o.After(context.WithoutCancel(ctx), t, e.res)
+	if x.o.After != nil {
+		if err := x.o.After(context.WithoutCancel(ctx), t, e.res, e.err); e.err == nil {
+			e.err = err
+		}
 	}
 	return e
 }
 
 // needsSlots says whether the command will probably run, and wants GPUs or CPUs.
 func (x *graphExec) needsSlots(ctx context.Context, t *stages.Task, p *stages.Plan, o Options) bool {
-	if len(t.Resources) == 0 || o.Accept != "" {
+	if len(t.Resources) == 0 || o.Accept != "" || o.Slurm != nil {
 		return false
 	}
 	_, err := stages.FindResult(ctx, x.s, p.Key)

@@ -49,15 +49,13 @@ type FileStage struct {
 	at map[string]*yaml.Node // where things stand: "in.data", "param.lr", "run.3"
 }
 
-// LauncherChoice says what runs a stage, with options of its own as texts;
-// one whose value is true has "".
+// LauncherChoice says what runs a stage, with options of its own as they are
+// written, and where it stands.
 type LauncherChoice struct {
-	Name    string
-	Options []LauncherOption
+	Name         string
+	Options      map[string]string
+	Line, Column int
 }
-
-// LauncherOption is an option of a launcher, as it is written.
-type LauncherOption struct{ Name, Value string }
 
 // launchers are those that `launcher:` may name.
 var launchers = []string{"local", "slurm"}

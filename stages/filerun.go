@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/bmatcuk/doublestar/v4"
 	"go.yaml.in/yaml/v3"
 )
 
@@ -37,17 +36,15 @@ func (r *fileReader) runKey(st *FileStage, key string, n *yaml.Node, where strin
 			switch p.name {
 			case "work":
 				st.Resume.Work, _ = r.text(p.value, where+": work")
-				if !slices.Contains(st.Work, st.Resume.Work) {
-					r.problem(p.value, "%s: the stage has no work directory %q%s", where, st.Resume.Work, suggest(st.Resume.Work, st.Work, "%s"))
-				}
 			case "glob":
 				st.Resume.Glob, _ = r.text(p.value, where+": glob")
-				if st.Resume.Glob == "" || !doublestar.ValidatePattern(recursive(st.Resume.Glob)) {
-					r.problem(p.value, "%s: %q is not a valid glob", where, st.Resume.Glob)
-				}
 			default:
 				r.unknownKey(p, where, resumeKeys)
+				return
 			}
+		}
+		if err := st.Resume.check(st.Work); err != nil {
+			r.problem(n, "%s: %s", where, strings.TrimPrefix(err.Error(), "resume: "))
 		}
 	case "resources":
 		r.resources(st, n, where)
@@ -85,7 +82,7 @@ func (r *fileReader) resources(st *FileStage, n *yaml.Node, where string) {
 
 // launcher reads NAME, or {NAME: {OPTION: VALUE}}.
 func (r *fileReader) launcher(st *FileStage, n *yaml.Node, where string) {
-	l := &LauncherChoice{}
+	l := &LauncherChoice{Options: map[string]string{}, Line: n.Line, Column: n.Column}
 	st.Launcher = l
 	if n.Kind == yaml.ScalarNode {
 		l.Name, _ = r.text(n, where)
@@ -97,17 +94,10 @@ func (r *fileReader) launcher(st *FileStage, n *yaml.Node, where string) {
 			}
 			l.Name = p.name
 			for _, q := range r.mapping(p.value, where+": "+p.name) {
-				if q.value.Kind == yaml.ScalarNode && q.value.Tag == "!!bool" && q.value.Value == "false" {
-					continue
+				l.Options[q.name] = ""
+				if !isNull(q.value) {
+					l.Options[q.name], _ = r.text(q.value, where+": "+q.name)
 				}
-				o := LauncherOption{Name: q.name}
-				if !isNull(q.value) && (q.value.Tag != "!!bool" || q.value.Value != "true") {
-					o.Value, _ = r.text(q.value, where+": "+q.name)
-				}
-				if q.name == "" || strings.HasPrefix(q.name, "-") || strings.ContainsAny(q.name, "= \x00") {
-					r.problem(q.key, "%s: %q is no name of an option: write it without dashes", where, q.name)
-				}
-				l.Options = append(l.Options, o)
 			}
 		}
 	}

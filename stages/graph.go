@@ -16,6 +16,10 @@ type Graph struct {
 	Project Project
 	Tasks   []*Task // each behind those that it needs
 	Targets []*Task // those that were asked for, in order of stages and sets
+
+	// Elsewhere is that of every [Stage]; calls come one at a time.
+	Elsewhere Elsewhere
+	asking    sync.Mutex
 }
 
 // Task is a stage with one choice of parameters. Sets that make the same choice

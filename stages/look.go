@@ -29,7 +29,7 @@ func (g *Graph) Look(ctx context.Context, b *Binder, environ []string, stale fun
 func (n *Task) look(ctx context.Context, g *Graph, b *Binder, environ []string, stale bool) {
 	n.Found = Found{}
 	if !n.Ready() {
-		st, err := n.declare(g.Project, environ)
+		st, err := n.declare(g, environ)
 		if err == nil {
 			n.Err = b.Check(ctx, st, func(in Input) bool {
 				return !slices.ContainsFunc(n.inputs, func(o taskInput) bool { return o.name == in.Name })
@@ -37,7 +37,7 @@ func (n *Task) look(ctx context.Context, g *Graph, b *Binder, environ []string, 
 		}
 		return
 	}
-	st, err := n.stage(ctx, g.Project, b, environ, false)
+	st, err := n.stage(ctx, g, b, environ, false)
 	if err == nil {
 		n.Plan, err = b.Bind(ctx, st)
 	}
@@ -76,7 +76,7 @@ func (n *Task) Done(ctx context.Context, s *cas.Store, res Result) error {
 // stores for that stays until the plan is released.
 func (n *Task) Bind(ctx context.Context, g *Graph, s *cas.Store, environ []string) (*Plan, error) {
 	b := NewBinder(s, g.Project)
-	st, err := n.stage(ctx, g.Project, b, environ, true)
+	st, err := n.stage(ctx, g, b, environ, true)
 	if err != nil {
 		return nil, err
 	}
@@ -92,9 +92,16 @@ func (n *Task) Bind(ctx context.Context, g *Graph, s *cas.Store, environ []strin
 }
 
 // declare is the stage without what its inputs are.
-func (n *Task) declare(p Project, environ []string) (Stage, error) {
+func (n *Task) declare(g *Graph, environ []string) (Stage, error) {
 	st := n.Stage.Stage
-	st.Dir, st.Environ, st.Params = p.Dir, environ, n.Params
+	st.Dir, st.Environ, st.Params = g.Project.Dir, environ, n.Params
+	if g.Elsewhere != nil {
+		st.Elsewhere = func(ctx context.Context, ref string) (Target, func(), error) {
+			g.asking.Lock()
+			defer g.asking.Unlock()
+			return g.Elsewhere(ctx, ref)
+		}
+	}
 	st.Inputs = slices.Clone(st.Inputs)
 	for i, in := range st.Inputs {
 		ref, err := expandRef(in.Ref, n.Params)
@@ -112,8 +119,8 @@ func (n *Task) declare(p Project, environ []string) (Stage, error) {
 
 // stage is the task as [Bind] takes it. With keep, what stands for an
 // aggregate's inputs is stored.
-func (n *Task) stage(ctx context.Context, p Project, b *Binder, environ []string, keep bool) (Stage, error) {
-	st, err := n.declare(p, environ)
+func (n *Task) stage(ctx context.Context, g *Graph, b *Binder, environ []string, keep bool) (Stage, error) {
+	st, err := n.declare(g, environ)
 	if err != nil {
 		return st, err
 	}

@@ -105,7 +105,12 @@ func (a *app) slurm(c *cobra.Command, o *stageOptions, self string) (*launcher.S
 	if err != nil {
 		return nil, usagef("--%v", err)
 	}
-	s, err := a.store(c.Context())
+	return a.slurmJobs(c.Context(), o, self, options)
+}
+
+// slurmJobs is how stages are run as jobs with options for sbatch.
+func (a *app) slurmJobs(ctx context.Context, o *stageOptions, self string, options map[string]string) (*launcher.Slurm, error) {
+	s, err := a.store(ctx)
 	if err != nil {
 		return nil, err
 	}

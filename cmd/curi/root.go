@@ -75,7 +75,7 @@ whose results are recorded and cached.`,
 		}
 	}
 	add(groupArtifacts, newAdd(a), newLs(a), newShow(a), newCat(a), newPath(a), newCheckout(a), newDiff(a), newTag(a), newMeta(a), newRm(a))
-	add(groupStages, newStage(a), newLog(a), newMetrics(a), newLineage(a), newShell(a), newAttach(a), newCancel(a))
+	add(groupStages, newInit(a), newStage(a), newLog(a), newMetrics(a), newLineage(a), newShell(a), newAttach(a), newCancel(a))
 	add(groupMounts, newMount(a), newUmount(a))
 	add(groupRemotes, newRemote(a), newPush(a), newPull(a))
 	add(groupStore, newStore(a), newStatus(a), newDu(a), newGc(a), newFsck(a), newConfig(a))

@@ -18,14 +18,17 @@ import (
 
 func newStage(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use:     "stage",
-		Short:   "Run commands as stages: recorded, cached, resumable",
-		Long:    `Run a command as a stage: "curi stage exec" runs it or takes its cached result, and "curi stage explain" tells which and why.`,
-		Example: `  curi stage exec --name train --in data=digits --out model=model.ckpt -- python train.py '{in.data}' '{out.model}'`,
-		RunE:    group,
-		Args:    subcommand,
+		Use:   "stage",
+		Short: "Run commands as stages: recorded, cached, resumable",
+		Long: `Run a command as a stage: "curi stage exec" runs it or takes its cached result, and
+"curi stage explain" tells which and why. What a project runs again and again stands
+in its curi.yaml, and is run by name ("curi init" writes one).`,
+		Example: `  curi stage exec --name train --in data=digits --out model=model.ckpt -- python train.py '{in.data}' '{out.model}'
+  curi stage exec train --set small-lr`,
+		RunE: group,
+		Args: subcommand,
 	}
-	c.AddCommand(newExec(a), newExplain(a))
+	c.AddCommand(newExec(a), newExplain(a), newStageList(a), newStageStatus(a), newStageCheck(a), newStageGraph(a), newStageSchema(a))
 	return c
 }
 
@@ -56,6 +59,11 @@ type stageOptions struct {
 	perNode                       bool
 	rdzvID                        string
 	places                        string
+
+	// Of stages of curi.yaml, by name.
+	sets           []string
+	all, keepGoing bool
+	jobs           int
 }
 
 // declare adds the options that make the stage's key.
@@ -73,7 +81,7 @@ func (o *stageOptions) declare(a *app, c *cobra.Command) {
 	list(&o.work, "work", "a directory `N` for checkpoints, kept for the next try; {work.N} is its path")
 	list(&o.meta, "meta", "metadata of an output, `OUT:k=v`")
 	list(&o.publish, "publish", "make an output the next version of an artifact, `OUT=NAME`")
-	list(&o.param, "param", "a parameter, `k=v` or k:TYPE=v; {param.k} is its value")
+	f.StringArrayVarP(&o.param, "param", "p", nil, "a parameter, `k=v` or k:TYPE=v; {param.k} is its value")
 	list(&o.opParam, "op-param", "a parameter that is recorded but not keyed, `k=v`")
 	list(&o.code, "code", "key the files of the project that `GLOB` matches; ** is recursive")
 	list(&o.tool, "tool", "key what a shell command prints, `CMD`, such as 'gcc --version'")

@@ -16,7 +16,7 @@ import (
 func newExec(a *app) *cobra.Command {
 	o := &stageOptions{}
 	c := &cobra.Command{
-		Use:   "exec [OPTIONS] -- COMMAND…",
+		Use:   "exec [OPTIONS] STAGE… | [OPTIONS] -- COMMAND…",
 		Short: "Run a command as a stage, or take its cached result",
 		Long: `Run a command with named inputs, outputs and parameters. If the same stage ran
 before, with the same inputs, parameters, code and command, its result is taken
@@ -24,7 +24,12 @@ and nothing runs. The exit status is the command's own.
 
 Placeholders in the command are replaced by absolute paths and values: {in.N},
 {out.N}, {work.N}, {param.N}, … ("curi help placeholders"). The command finds the
-same in its environment ("curi help environment").`,
+same in its environment ("curi help environment").
+
+By name, STAGE is one of the project's curi.yaml ("curi help curi.yaml"): what its
+inputs come from is brought up to date first. --set chooses parameter sets; without
+it the first counts. If more than one stage is to run, a line for each shows its
+newest output, or stands before each line of it where stderr is no terminal.`,
 		Example: `  curi stage exec --name train --in dataset=digits --out model=model.ckpt \
       --meta model:type=DigitsNet --publish model=model --work checkpoints \
       --param lr=0.05 --param epochs=3 --op-param num_gpus=2 --code 'external/**/*.py' \
@@ -34,13 +39,26 @@ same in its environment ("curi help environment").`,
 
   curi stage exec --name count --in data=digits --out n=count.txt --shell -- 'ls {in.data} | wc -l > {out.n}'
   curi stage exec --name train --dry-run … -- python train.py
+  curi stage exec train --set base,sweep --jobs 2 --keep-going
+  curi stage exec train -p lr=0.1
+  curi stage exec --all
   curi stage exec --name train --accept train-7f3k2m -m 'only a comment changed' … -- python train.py`,
-		Args: afterDash,
-		RunE: func(c *cobra.Command, args []string) error { return a.exec(c, o, args) },
+		Args: func(c *cobra.Command, args []string) error { return namedOrCommand(c, o, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if c.ArgsLenAtDash() < 0 {
+				return a.execNamed(c, o, args)
+			}
+			return a.exec(c, o, args)
+		},
+		ValidArgsFunction: a.completeNamed,
 	}
 	o.declare(a, c)
 	o.declareRun(c)
+	o.declareNamed(a, c)
 	f := c.Flags()
+	f.BoolVar(&o.all, "all", false, "every stage of curi.yaml, with every parameter set")
+	f.IntVarP(&o.jobs, "jobs", "j", 1, "how many stages of curi.yaml run at once, `N`")
+	f.BoolVarP(&o.keepGoing, "keep-going", "k", false, "after a failure, go on with what does not need what failed")
 	f.StringVar(&o.accept, "accept", "", "run nothing: publish the outputs of `RUN` under the key that this command has now")
 	f.StringVarP(&o.message, "message", "m", "", "with --accept: `WHY`")
 	_ = c.RegisterFlagCompletionFunc("accept", a.completeRuns)
@@ -50,11 +68,8 @@ same in its environment ("curi help environment").`,
 
 func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	ctx := c.Context()
-	switch {
-	case o.push != pushNow && o.push != pushLater && o.push != pushRequired:
-		return usagef("curi stage exec --push %s: want now, later or required", o.push)
-	case o.offline && o.push == pushRequired:
-		return usagef("curi stage exec: --offline and --push required exclude each other")
+	if err := o.checkPush(); err != nil {
+		return err
 	}
 	o.runs = true
 	opts, err := a.execOptions(c, o)
@@ -130,6 +145,16 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 		return &statusError{status: res.Exit}
 	}
 	return perr
+}
+
+func (o *stageOptions) checkPush() error {
+	switch {
+	case o.push != pushNow && o.push != pushLater && o.push != pushRequired:
+		return usagef("curi stage exec --push %s: want now, later or required", o.push)
+	case o.offline && o.push == pushRequired:
+		return usagef("curi stage exec: --offline and --push required exclude each other")
+	}
+	return nil
 }
 
 func (a *app) execOptions(c *cobra.Command, o *stageOptions) (launcher.Options, error) {

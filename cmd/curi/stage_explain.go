@@ -39,18 +39,26 @@ type nearestJSON struct {
 func newExplain(a *app) *cobra.Command {
 	o := &stageOptions{}
 	c := &cobra.Command{
-		Use:   "explain [OPTIONS] -- COMMAND…",
+		Use:   "explain [OPTIONS] STAGE… | [OPTIONS] -- COMMAND…",
 		Short: "Tell whether a stage would run, and why",
 		Long: `Tell whether "curi stage exec" with the same options would take a cached result, and
 show everything that its key is made of, one component a line. Where it would
 run, show the lines that differ from the nearest earlier run of the stage.`,
-		Example: `  curi stage explain --name train --in data=digits --out model=model.ckpt --param lr=0.1 \
+		Example: `  curi stage explain train --set small-lr
+  curi stage explain --name train --in data=digits --out model=model.ckpt --param lr=0.1 \
       -- python train.py '{in.data}' '{out.model}' --lr '{param.lr}'`,
-		Args: afterDash,
-		RunE: func(c *cobra.Command, args []string) error { return a.explain(c, o, args) },
+		Args: func(c *cobra.Command, args []string) error { return namedOrCommand(c, o, args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if c.ArgsLenAtDash() < 0 {
+				return a.explainNamed(c, o, args)
+			}
+			return a.explain(c, o, args)
+		},
+		ValidArgsFunction: a.completeNamed,
 	}
 	o.declare(a, c)
 	o.declareRun(c)
+	o.declareNamed(a, c)
 	// A line of exec is tried with explain: what says only how it would run is
 	// taken and means nothing.
 	for _, name := range []string{"timeout", "grace", "retries", "snapshot", "force", "fresh", "dry-run"} {
@@ -70,33 +78,40 @@ func (a *app) explain(c *cobra.Command, o *stageOptions, command []string) error
 		return err
 	}
 	defer plan.Release()
-	out := explainedJSON{Key: plan.Key.String(), Preimage: plan.Preimage.Lines()}
 	e := a.elsewhere(s)
 	e.offline = o.offline
 	defer e.close()
 	a.leaveOwed = true
-	if out.Run, out.Remote, out.Cached, err = e.cachedBy(ctx, plan); err != nil {
+	out, err := explained(ctx, e, plan, opts)
+	if err != nil {
 		return err
-	}
-	if out.Command, err = launcher.Preview(ctx, s, plan, opts); err != nil {
-		return err
-	}
-	if !out.Cached {
-		near, ok, err := stages.Explain(ctx, s, plan)
-		if err != nil {
-			return err
-		}
-		if ok {
-			out.Nearest = &nearestJSON{near.Run.ID, near.Changes}
-			if near.Changes == nil {
-				out.Nearest.Changes = []stages.Change{}
-			}
-		}
 	}
 	if a.json {
 		return a.printJSON(out)
 	}
 	return a.write(wordExplanation(out, plan.Name))
+}
+
+// explained is what can be said of a plan.
+func explained(ctx context.Context, e *elsewhere, plan *stages.Plan, opts launcher.Options) (out explainedJSON, err error) {
+	out = explainedJSON{Key: plan.Key.String(), Preimage: plan.Preimage.Lines()}
+	if out.Run, out.Remote, out.Cached, err = e.cachedBy(ctx, plan); err != nil {
+		return out, err
+	}
+	if out.Command, err = launcher.Preview(ctx, e.s, plan, opts); err != nil {
+		return out, err
+	}
+	if out.Cached {
+		return out, nil
+	}
+	near, ok, err := stages.Explain(ctx, e.s, plan)
+	if err == nil && ok {
+		out.Nearest = &nearestJSON{near.Run.ID, near.Changes}
+		if near.Changes == nil {
+			out.Nearest.Changes = []stages.Change{}
+		}
+	}
+	return out, err
 }
 
 // cachedBy tells whose result exec would take, and which remote has it.

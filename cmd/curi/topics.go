@@ -166,6 +166,7 @@ The command of a stage finds:
     PYTHONUNBUFFERED    1 where the output does not go straight to a terminal,
                         unless set
 `},
+	{"curi.yaml", "The stages of a project", fileTopic},
 	{"watch", "Watching a mount", watchTopic},
 	{"json", "The shapes of --json", jsonTopic},
 }
@@ -191,9 +192,27 @@ sizes are bytes; times are RFC 3339.
     stage exec  {"run","stage","key","cached","exit_status","seconds",
                 "outputs":{N:{"digest","tree","bytes","files","path"}}}; of a job of
                 Slurm also "job", its number. attach prints the same
-    stage exec --dry-run   {"key","cached","command":[]}
+    stage exec --dry-run   {"key","cached","command":[]}; of stages of curi.yaml also
+                "tasks", as of stage status with "command"; key is "" while what the
+                stage needs is stale
+    stage exec STAGE   one stage with one parameter set: as above; of several, events as
+                they happen, each an object on a line of its own: {"event","stage",
+                "sets",…}; event is "started", "waiting" ("text" says for what),
+                "finished" and "failed" (with "run","key","cached","exit_status",
+                "seconds" and, where it was run or asked for, "outputs"), "skipped"
+                ("text" says why), "warning", and at last "summary": {"event","ran",
+                "cached","failed","skipped","exit_status","seconds"}. What the commands
+                print goes to stderr, each line behind its stage's name
     stage explain   {"key","cached","run","command":[],"preimage":[],
-                "nearest":{"run","changes":[{"old","new"}]}}; nearest is null on a hit
+                "nearest":{"run","changes":[{"old","new"}]}}; nearest is null on a hit; an
+                array for several stages
+    stage list  [{"stage","inputs":{N:REF},"outputs","work","params","aggregate","line"}]
+    stage status   [{"stage","sets","status","why","run","key"}]; status is "cached",
+                "stale", "running", "failed" or "error"
+    stage check {"file","stages","sets","problems":[{"line","column","message"}]}
+    stage graph {"nodes":[{"id","kind","name","aggregate","layer"}],"edges":[{"from",
+                "to","as","output"}]}; kind is "stage" or "artifact"
+    init        {"file","stages","scripts"}
     shell       {"run","exit_status","path","saved"}; saved is as of add, or null
     log         [{"run","stage","project","key","status","exit_status","attempt",
                 "started","ended","seconds","params","op_params","outputs","work",

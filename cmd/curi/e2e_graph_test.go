@@ -1,0 +1,331 @@
+package main_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// project is a site with the project that people begin with: a data set, a
+// trainer of it, and a comparison over all parameter sets.
+func projectSite(t *testing.T, w way) *site {
+	s := bareSite(t, w)
+	s.write("curi.yaml", `
+stages:
+  dataset:
+    run: [python, external/make_dataset.py, --out, "{out.dataset}", --seed, "{param.seed}"]
+    code: [external/make_dataset.py]
+    params: {seed: 7}
+    out: {dataset: dataset/}
+  train:
+    run: [torchrun, --standalone, --nproc_per_node, "{param.num_gpus}", external/my_model_trainer.py,
+          --dataset_path, "{in.dataset}", --model_path, "{out.model}", --checkpoint_dir, "{work.checkpoints}",
+          --log_dir, "{out.metrics}", --lr, "{param.lr}", "--ckpt_path={resume}"]
+    code: ["external/**/*.py"]
+    in: {dataset: dataset.dataset}
+    out: {model: {path: model.ckpt, meta: {type: ModelType1}}, metrics: {path: metrics/, optional: true}}
+    work: {checkpoints: model_checkpoints/}
+    params: {lr: 0.01, num_gpus: 2}
+    operational: [num_gpus]
+  compare:
+    aggregate: train          # one run over all parameter sets of train
+    run: [python, external/compare.py, "{in.models}", --out, "{out.table}"]
+    in: {models: train.model}
+    out: {table: table.csv}
+parameter_sets:
+  base: {}
+  small-lr: {lr: 0.001}
+  sweep: {grid: {lr: [0.1, 0.01], seed: [1, 2]}}    # the product; a list anywhere else is one value
+`)
+	s.write("external/make_dataset.py", `
+import argparse, os
+p = argparse.ArgumentParser()
+p.add_argument("--out"); p.add_argument("--seed", type=int)
+a = p.parse_args()
+open(os.environ["SIDE"] + "/ran", "a").write(f"dataset-{a.seed}\n")
+open(os.path.join(a.out, "numbers.txt"), "w").write(f"seed {a.seed}\n")
+`)
+	s.write("external/my_model_trainer.py", `
+import argparse, os, sys
+p = argparse.ArgumentParser()
+for o in ["dataset_path", "model_path", "checkpoint_dir", "log_dir", "ckpt_path"]: p.add_argument("--" + o)
+p.add_argument("--lr", type=float)
+a = p.parse_args()
+if os.environ["RANK"] != "0": sys.exit(0)
+open(os.environ["SIDE"] + "/ran", "a").write(f"train-{a.lr}\n")
+print("epoch 1 loss", a.lr, flush=True)
+if os.environ.get("FAIL") == str(a.lr): sys.exit(3)
+open(os.path.join(a.checkpoint_dir, "last.txt"), "w").write("epoch 1")
+open(a.model_path, "w").write(open(os.path.join(a.dataset_path, "numbers.txt")).read() + f"lr {a.lr}\n")
+`)
+	s.write("external/compare.py", `
+import argparse, json, os
+p = argparse.ArgumentParser()
+p.add_argument("models"); p.add_argument("--out")
+a = p.parse_args()
+open(os.environ["SIDE"] + "/ran", "a").write("compare\n")
+with open(a.out, "w") as f:
+    for e in json.load(open(os.path.join(a.models, "sets.json"))):
+        for s in e["sets"]:
+            print(s["set"], s["params"]["lr"], open(os.path.join(a.models, e["path"])).read().split(), sep="|", file=f)
+`)
+	return s
+}
+
+// task is what `curi stage status --json` tells of one.
+type task struct {
+	Stage  string   `json:"stage"`
+	Sets   []string `json:"sets"`
+	Status string   `json:"status"`
+	Why    string   `json:"why"`
+	Run    string   `json:"run"`
+	Key    string   `json:"key"`
+}
+
+// status lists "STAGE SET: STATUS" of every task.
+func (s *site) status(args ...string) []string {
+	s.t.Helper()
+	var list []string
+	for _, t := range decode[[]task](s, s.ok(append([]string{"curi", "stage", "status", "--json"}, args...)...)) {
+		name := t.Stage
+		if len(t.Sets) > 0 {
+			name += " " + t.Sets[0]
+		}
+		list = append(list, name+": "+t.Status)
+	}
+	return list
+}
+
+// wantRan checks what ran since the last call, in any order.
+func (s *site) wantRan(names ...string) {
+	s.t.Helper()
+	got := s.lines("ran")
+	slices.Sort(got)
+	slices.Sort(names)
+	if !slices.Equal(got, names) {
+		s.t.Errorf("ran %v, want %v", got, names)
+	}
+	_ = os.Remove(s.side + "/ran")
+}
+
+func TestProjectByName(t *testing.T) {
+	s := projectSite(t, byMount)
+	s.ok("curi", "stage", "check")
+
+	// The first set, and what the stage needs first.
+	o := s.run(s.execArgv("train")...)
+	r := decode[result](s, o.stdout)
+	if o.status != 0 || r.Cached || !strings.Contains(o.stderr, "parameter set base, the first of curi.yaml") {
+		t.Fatalf("exec train: %s", o)
+	}
+	if text := s.read(r.Outputs["model"].Path); text != "seed 7\nlr 0.01\n" {
+		t.Errorf("the model is %q", text)
+	}
+	s.wantRan("dataset-7", "train-0.01")
+	if again := s.stage("train"); !again.Cached || again.Run != r.Run {
+		t.Errorf("the second time: %+v", again)
+	}
+	s.wantRan()
+
+	// The same stage has the same key on the command line.
+	same := s.execArgv("--name", "other", "--in", "dataset=dataset.dataset", "--out", "model=model.ckpt", "--meta", "model:type=ModelType1",
+		"--optional-out", "metrics=metrics/", "--work", "checkpoints", "--param", "lr=0.01", "--op-param", "num_gpus=8", "--code", "external/**/*.py", "--",
+		"torchrun", "--standalone", "--nproc_per_node", "{param.num_gpus}", "external/my_model_trainer.py", "--dataset_path", "{in.dataset}",
+		"--model_path", "{out.model}", "--checkpoint_dir", "{work.checkpoints}", "--log_dir", "{out.metrics}", "--lr", "{param.lr}", "--ckpt_path={resume}")
+	if got := decode[result](s, s.ok(same...)); !got.Cached || got.Key != r.Key {
+		t.Errorf("by options: %+v, by name: %+v", got, r)
+	}
+	if got := decode[task](s, s.ok(s.execArgv("train", "--dry-run")...)); got.Key != r.Key {
+		t.Errorf("the dry run has key %s, want %s", got.Key, r.Key)
+	}
+
+	// Everything: sets share what they have in common, and of what is cached
+	// nothing runs.
+	s.ok(slices.Concat(s.execArgv("--all", "--jobs", "2"))...)
+	s.wantRan("dataset-1", "dataset-2", "train-0.001", "train-0.1", "train-0.1", "train-0.01", "train-0.01", "compare")
+	table := s.ok("curi", "cat", "compare.table")
+	for _, line := range []string{
+		"base|0.01|['seed', '7', 'lr', '0.01']", "small-lr|0.001|['seed', '7', 'lr', '0.001']",
+		"sweep/lr=0.1,seed=1|0.1|['seed', '1', 'lr', '0.1']", "sweep/lr=0.01,seed=2|0.01|['seed', '2', 'lr', '0.01']",
+	} {
+		if !strings.Contains(table, line+"\n") {
+			t.Errorf("the table lacks %s:\n%s", line, table)
+		}
+	}
+	if lines := strings.Count(table, "\n"); lines != 6 {
+		t.Errorf("%d lines in the table:\n%s", lines, table)
+	}
+	if down := s.ok("curi", "lineage", "compare.table"); !strings.Contains(down, "models = "+r.Run+".model") || !strings.Contains(down, "dataset = dataset-") {
+		t.Errorf("the lineage does not lead through the aggregate:\n%s", down)
+	}
+	for _, line := range s.status() {
+		if !strings.HasSuffix(line, ": cached") {
+			t.Error(line)
+		}
+	}
+	s.ok(s.execArgv("--all")...)
+	s.wantRan()
+
+	// An edit makes stale what it concerns, and says why.
+	trainer, err := os.ReadFile(filepath.Join(s.dir, "external/my_model_trainer.py"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("external/my_model_trainer.py", string(trainer)+"# better\n")
+	tasks := decode[[]task](s, s.ok("curi", "stage", "status", "train", "--set", "base", "--json"))
+	if tasks[0].Status != "cached" || tasks[1].Status != "stale" || !strings.Contains(tasks[1].Why, "code external/my_model_trainer.py changed") {
+		t.Errorf("after an edit: %+v", tasks)
+	}
+	// What comes out as before stops there: the comparison stays cached.
+	s.ok(s.execArgv("compare", "--jobs", "2")...)
+	s.wantRan("train-0.001", "train-0.1", "train-0.1", "train-0.01", "train-0.01", "train-0.01")
+	if r := s.stage("train", "-p", "lr=1", "-p", "num_gpus=1"); r.Cached {
+		t.Errorf("with another parameter: %+v", r)
+	}
+	s.wantRan("train-1.0")
+}
+
+// A failure stops what needs it, and without --keep-going all else; the status
+// is the command's.
+func TestProjectFailure(t *testing.T) {
+	s := projectSite(t, byCopy)
+	s.env = append(s.env, "FAIL=0.01")
+	o := s.fails(1, "train[base] failed with exit status 1", s.execArgv("train", "compare", "--set", "base,small-lr")...)
+	if !strings.Contains(o.stderr, "1 ran, 1 failed, 2 not run") {
+		t.Error(o)
+	}
+	s.wantRan("dataset-7", "train-0.01")
+	o = s.fails(1, "1 cached, 1 failed, 1 not run", s.execArgv("train", "compare", "--set", "base,small-lr", "--keep-going")...)
+	s.wantRan("train-0.01", "train-0.001")
+	if got := s.status(); !slices.Contains(got, "train base: failed") || !slices.Contains(got, "compare: stale") || !slices.Contains(got, "train small-lr: cached") {
+		t.Errorf("status %v after %s", got, o)
+	}
+	s.env = s.env[:len(s.env)-1]
+	s.ok(s.execArgv("train", "compare", "--set", "base,small-lr")...)
+	s.wantRan("train-0.01", "compare")
+}
+
+// slowSite is a project of small stages that each wait for a file.
+func slowSite(t *testing.T, w way, n int, more string) *site {
+	s := bareSite(t, w)
+	var y strings.Builder
+	y.WriteString("stages:\n  first: {shell: 'echo first >> $SIDE/ran; echo x > {out.o}', out: {o: o}}\n")
+	for i := range n {
+		fmt.Fprintf(&y, "  s%d:\n    shell: 'echo {in.x} > {out.o}; echo s%d >> $SIDE/ran; echo $$ >> $SIDE/pids; while ! test -e $SIDE/go; do sleep 0.05; done'\n    in: {x: first.o}\n    out: {o: o}\n%s", i, i, more)
+	}
+	y.WriteString("  last: {shell: 'echo last >> $SIDE/ran; cat")
+	for i := range n {
+		fmt.Fprintf(&y, " {in.x%d}", i)
+	}
+	y.WriteString(" > {out.o}', out: {o: o}, in: {")
+	for i := range n {
+		fmt.Fprintf(&y, "x%d: s%d.o, ", i, i)
+	}
+	y.WriteString("}}\n")
+	s.write("curi.yaml", y.String())
+	return s
+}
+
+// Curi is killed while a graph runs: nothing goes on, nothing stays locked, and
+// the next call goes on where it was.
+func TestProjectKilled(t *testing.T) {
+	everyWay(t, func(t *testing.T, w way) {
+		s := slowSite(t, w, 3, "    resources: {cpus: 1}\n")
+		j := s.begin(s.execArgv("--all", "--jobs", "2")...)
+		s.eventually(j, "two stages to run", func() bool { return len(s.lines("pids")) == 2 })
+		if err := j.Process.Signal(os.Kill); err != nil {
+			t.Fatal(err)
+		}
+		_ = j.Wait()
+		for _, pid := range s.lines("pids") {
+			s.eventually(nil, "the orphan to end", func() bool { return !alive(pid) })
+		}
+		// The guard settles what curi left.
+		want := []string{"first: cached", "s0: failed", "s1: failed", "s2: stale", "last: stale"}
+		s.eventually(nil, "the runs to be settled", func() bool { return slices.Equal(s.status(), want) })
+		s.wantRan("first", "s0", "s1")
+		s.touch("go")
+		s.ok(s.execArgv("--all", "--jobs", "3")...)
+		s.wantRan("s0", "s1", "s2", "last")
+	})
+}
+
+// Two calls at once run each stage once.
+func TestTwoProjectsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := slowSite(t, byCopy, 2, "")
+	jobs := []*job{s.begin(s.execArgv("--all", "--jobs", "2")...), s.begin(s.execArgv("--all", "--jobs", "2")...)}
+	s.eventually(nil, "one to wait for the other", func() bool {
+		waits := 0
+		for _, j := range jobs {
+			waits += strings.Count(j.stderr.String(), "waiting for run s")
+		}
+		return waits == 2
+	})
+	s.touch("go")
+	for _, j := range jobs {
+		if o := s.finish(j); o.status != 0 {
+			t.Error(o)
+		}
+	}
+	s.wantRan("first", "s0", "s1", "last")
+}
+
+// GPUs are shared out to calls of the same machine, each its own.
+func TestProjectSharesGPUs(t *testing.T) {
+	t.Parallel()
+	s := slowSite(t, byCopy, 2, "    resources: {gpus: 1}\n    params: {n: 1}\n    via: env\n    env: [WHO]\n")
+	file, err := os.ReadFile(filepath.Join(s.dir, "curi.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("curi.yaml", strings.ReplaceAll(string(file), "echo $$ >>", "echo gpu-$CUDA_VISIBLE_DEVICES >> $SIDE/gpus; echo $$ >>"))
+	s.env = append(s.env, "CUDA_VISIBLE_DEVICES=3,GPU-5f")
+	s.fails(124, "wants 3 GPUs, and this machine gives it 2", append([]string{"sh", "-c", `sed -i 's/gpus: 1/gpus: 3/' curi.yaml; "$@"; rc=$?; sed -i 's/gpus: 3/gpus: 1/' curi.yaml; exit $rc`, "-"}, s.execArgv("s0")...)...)
+	_ = os.Remove(s.side + "/ran")
+	s.env = append(s.env, "WHO=a")
+	first := s.begin(s.execArgv("s0", "s1", "--jobs", "2")...)
+	s.eventually(first, "both GPUs to be in use", func() bool { return len(s.lines("pids")) == 2 })
+	gpus := s.lines("gpus")
+	slices.Sort(gpus)
+	if !slices.Equal(gpus, []string{"gpu-3", "gpu-GPU-5f"}) {
+		t.Errorf("the runs saw %v", gpus)
+	}
+	s.env = append(s.env, "WHO=b")
+	second := s.begin(s.execArgv("s0")...)
+	s.eventually(second, "another call to wait", func() bool { return strings.Contains(second.stderr.String(), "waiting for 1 of 1 gpus") })
+	// Who is killed gives them back, once what it ran is gone.
+	if err := first.Process.Signal(os.Kill); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait()
+	s.eventually(second, "the other call to get one", func() bool { return len(s.lines("pids")) == 3 })
+	s.touch("go")
+	if o := s.finish(second); o.status != 0 {
+		t.Error(o)
+	}
+	s.wantRan("s0", "s1", "s0")
+}
+
+// Ctrl-C ends what runs, and nothing more begins.
+func TestProjectInterrupted(t *testing.T) {
+	t.Parallel()
+	s := slowSite(t, byCopy, 3, "")
+	j := s.begin(s.execArgv("--all", "--jobs", "2", "--keep-going")...)
+	s.eventually(j, "two stages to run", func() bool { return len(s.lines("pids")) == 2 })
+	if err := j.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if o := s.finish(j); o.status != 130 {
+		t.Errorf("want status 130, got %s", o)
+	}
+	for _, pid := range s.lines("pids") {
+		if alive(pid) {
+			t.Errorf("process %s goes on", pid)
+		}
+	}
+	s.wantRan("first", "s0", "s1")
+}
