@@ -174,5 +174,6 @@ var diskParts = []part{
 	{"digest", (*bench).digestRows},
 	{"add", (*bench).addRows},
 	{"hit", (*bench).hitRows},
+	{"graph", (*bench).graphRows},
 	{"plain", (*bench).plainRows},
 }
