@@ -41,6 +41,7 @@ type FileStage struct {
 	ViaEnv    bool   // the command reads CURI_ variables, so it need not name everything
 	Timeout   time.Duration
 	Grace     time.Duration
+	Snapshot  time.Duration
 	Retries   int
 	Resources map[string]string // by kind: a number, or {param.N}
 	Launcher  *LauncherChoice

@@ -231,7 +231,7 @@ parameter_sets:
 		{"syntax", "stages:\n  a: [b\n  c: d\n", `
 2:1: no YAML: did not find expected ',' or ']'`},
 		{"cyclic alias", "stages: &a\n  b: *a\n", `
-2:3: stage b: unknown key "b": the keys are run, shell, code, in, in_rw, out, work, params, operational, aggregate, via, tools, env, clean_env, stdin, timeout, grace, publish, retries, resume, resources, launcher
+2:3: stage b: unknown key "b": the keys are run, shell, code, in, in_rw, out, work, params, operational, aggregate, via, tools, env, clean_env, stdin, timeout, grace, publish, retries, resume, snapshot, resources, launcher
 2:3: stage b: there is no command: write run: [PROGRAM, ARGUMENT…], or shell: TEXT`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -13,7 +14,7 @@ var resumeKeys = []string{"work", "glob"}
 // runKey reads what says how a stage runs, none of which is keyed.
 func (r *fileReader) runKey(st *FileStage, key string, n *yaml.Node, where string) {
 	switch key {
-	case "timeout", "grace":
+	case "timeout", "grace", "snapshot":
 		text, ok := r.text(n, where)
 		if !ok {
 			return
@@ -25,11 +26,7 @@ func (r *fileReader) runKey(st *FileStage, key string, n *yaml.Node, where strin
 		if err != nil {
 			r.problem(n, "%s: %v", where, err)
 		}
-		if key == "timeout" {
-			st.Timeout = d
-		} else {
-			st.Grace = d
-		}
+		*map[string]*time.Duration{"timeout": &st.Timeout, "grace": &st.Grace, "snapshot": &st.Snapshot}[key] = d
 	case "resume":
 		st.Resume = &ResumeRule{}
 		for _, p := range r.mapping(n, where) {

@@ -14,7 +14,7 @@ import (
 // stageKeys are the keys of a stage, in the order in which people write them.
 var stageKeys = []string{
 	"run", "shell", "code", "in", "in_rw", "out", "work", "params", "operational", "aggregate", "via",
-	"tools", "env", "clean_env", "stdin", "timeout", "grace", "publish", "retries", "resume", "resources", "launcher",
+	"tools", "env", "clean_env", "stdin", "timeout", "grace", "publish", "retries", "resume", "snapshot", "resources", "launcher",
 }
 
 // stage reads one stage.

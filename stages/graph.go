@@ -34,6 +34,7 @@ type Task struct {
 
 	inputs []taskInput
 	stdin  *taskInput
+	resume string // Selection.ResumeFrom
 	index  int
 	users  []*Task
 
@@ -66,6 +67,10 @@ type Selection struct {
 	Stages []string // empty: all
 	Sets   []string // as --set takes them; empty: the first, for aggregates all
 	Params []string // NAME=VALUE, in place of what sets and stages say
+
+	// ResumeFrom is a run with whose work directories the one task that is
+	// wanted begins; see [Stage].
+	ResumeFrom string
 }
 
 // Graph builds the graph of what is selected. Errors wrap [ErrUsage].
@@ -106,6 +111,12 @@ func (f *File) Graph(p Project, sel Selection) (*Graph, error) {
 		if !b.used[q.name] {
 			return nil, usagef("--param %s: none of the stages that are to run has a parameter %s%s", q.text, q.name, suggest(q.name, b.paramNames(), "%s"))
 		}
+	}
+	if sel.ResumeFrom != "" {
+		if len(b.g.Targets) != 1 {
+			return nil, usagef("--resume-from %s is for one stage with one parameter set, these are %d", sel.ResumeFrom, len(b.g.Targets))
+		}
+		b.g.Targets[0].resume = sel.ResumeFrom
 	}
 	b.finish()
 	return b.g, nil

@@ -94,7 +94,7 @@ func (n *Task) Bind(ctx context.Context, g *Graph, s *cas.Store, environ []strin
 // declare is the stage without what its inputs are.
 func (n *Task) declare(g *Graph, environ []string) (Stage, error) {
 	st := n.Stage.Stage
-	st.Dir, st.Environ, st.Params = g.Project.Dir, environ, n.Params
+	st.Dir, st.Environ, st.Params, st.ResumeFrom = g.Project.Dir, environ, n.Params, n.resume
 	if g.Elsewhere != nil {
 		st.Elsewhere = func(ctx context.Context, ref string) (Target, func(), error) {
 			g.asking.Lock()

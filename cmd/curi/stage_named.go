@@ -41,7 +41,7 @@ func namedOrCommand(c *cobra.Command, o *stageOptions, args []string) error {
 	if name := optionBeforeDash(c); name != "" {
 		return usagef("%s: option --%s wants a value; see %s --help", c.CommandPath(), name, c.CommandPath())
 	}
-	for _, name := range []string{"in", "in-rw", "out", "optional-out", "out-from", "work", "meta", "publish", "resume-from", "op-param", "code", "tool", "env", "clean-env", "stdin", "shell"} {
+	for _, name := range []string{"in", "in-rw", "out", "optional-out", "out-from", "work", "meta", "publish", "op-param", "code", "tool", "env", "clean-env", "stdin", "shell"} {
 		if c.Flags().Changed(name) {
 			return usagef("%s: --%s declares a stage whose command comes after --; stages of %s declare theirs there (-p gives a parameter)", c.CommandPath(), name, stages.FileName)
 		}
@@ -117,7 +117,7 @@ func (a *app) graph(ctx context.Context, o *stageOptions, sel stages.Selection, 
 
 // selection is what the options and arguments choose.
 func (o *stageOptions) selection(args []string) stages.Selection {
-	sel := stages.Selection{Stages: args, Sets: o.sets, Params: o.param}
+	sel := stages.Selection{Stages: args, Sets: o.sets, Params: o.param, ResumeFrom: o.resumeFrom}
 	if o.all && len(o.sets) == 0 {
 		sel.Sets = []string{stages.AllSets}
 	}
@@ -255,6 +255,9 @@ func (a *app) fileOptions(c *cobra.Command, opts *launcher.Options, st *stages.F
 	if st.Grace > 0 && !c.Flags().Changed("grace") {
 		opts.Grace = st.Grace
 	}
+	if st.Snapshot > 0 && !c.Flags().Changed("snapshot") {
+		opts.Snapshot = st.Snapshot
+	}
 	if !c.Flags().Changed("retries") {
 		opts.Retries = st.Retries
 	}
@@ -342,7 +345,8 @@ func (a *app) reportTargets(g *stages.Graph, results map[*stages.Task]*launcher.
 
 // completeNamed completes the names of stages of curi.yaml.
 func (a *app) completeNamed(c *cobra.Command, args []string, word string) (list []string, _ cobra.ShellCompDirective) {
-	if c.ArgsLenAtDash() >= 0 {
+	// For a completion cobra puts a -- of its own behind what was typed.
+	if dash := c.ArgsLenAtDash(); dash >= 0 && dash < len(args) || c.Flags().Lookup("name") != nil && c.Flags().Changed("name") {
 		return nil, cobra.ShellCompDirectiveDefault
 	}
 	if f, _, err := a.file(); err == nil {

@@ -31,8 +31,8 @@ with options, and has the same key; it runs in the file's directory.
 
 Keys of a stage: run or shell, code, in, in_rw, out (a path, or path, from, optional,
 meta, publish), work, params, operational, aggregate, via, tools, env, clean_env, stdin,
-timeout, grace, publish, retries, resume, resources, launcher. docs/curi-yaml.md tells all
-of each, and "curi stage schema" tells editors.
+timeout, grace, publish, retries, resume, snapshot, resources, launcher.
+docs/curi-yaml.md tells all of each, and "curi stage schema" tells editors.
 
 A parameter set changes values of parameters that stages have. The first counts where
 no --set is given. A grid is the product of its lists; its points are sets of their own
