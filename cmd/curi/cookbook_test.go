@@ -42,6 +42,14 @@ var cookbookChecks = map[string]string{
 		[ "$(curi log --stage sweep --quiet | wc -l)" = 7 ]
 		grep -q 'lr=0.01 ' best/model.ckpt
 		for lr in 0.5 0.4 0.3 0.2; do curi cat "sweep[lr=$lr].model" | grep "lr=$lr "; done`,
+	"The stages of a project in a file": `
+		curi stage status --json | grep -c '"status": "cached"' | grep -x 10
+		curi cat compare@last/log.txt | grep '"set": "sweep/lr=0.03,seed=2"'
+		curi cat compare.table | grep 'lr=0.001'
+		curi lineage compare.table | grep 'models = learn-'
+		head -c 5 stages.svg | grep '<svg '
+		git ls-files --others | grep -x curi.yaml
+		rm curi.yaml stages.svg`,
 	"Secrets": `
 		[ "$(curi cat fetch@last/log.txt)" = 'asking with the token {secret.API_TOKEN}' ]
 		fails grep -r s3cr3t-t0ken "$CURI_STORE"
