@@ -2,6 +2,7 @@ package stages
 
 import (
 	"encoding/hex"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -30,7 +31,15 @@ func ParseKey(s string) (Key, error) {
 
 // Key returns the key of the preimage.
 func (p Preimage) Key() Key {
+	h := keyHashers.Get().(*blake3.Hasher)
+	defer keyHashers.Put(h)
+	h.Reset()
+	_, _ = h.WriteString(string(p)) // never fails
 	var k Key
-	blake3.DeriveKey(keyContext, []byte(p), k[:])
+	h.Sum(k[:0])
 	return k
 }
+
+// keyHashers are used again: one costs more than the text of a key, and a
+// project may have thousands.
+var keyHashers = sync.Pool{New: func() any { return blake3.NewDeriveKey(keyContext) }}

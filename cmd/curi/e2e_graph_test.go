@@ -2,11 +2,15 @@ package main_test
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/creack/pty"
 )
 
 // project is a site with the project that people begin with: a data set, a
@@ -328,4 +332,48 @@ func TestProjectInterrupted(t *testing.T) {
 		}
 	}
 	s.wantRan("first", "s0", "s1")
+}
+
+// At a terminal each running stage has a line with its newest output, what is
+// over stays above them, and a summary ends it.
+func TestProjectAtATerminal(t *testing.T) {
+	t.Parallel()
+	s := slowSite(t, byCopy, 2, "")
+	file, err := os.ReadFile(filepath.Join(s.dir, "curi.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.write("curi.yaml", strings.ReplaceAll(string(file), "echo $$ >>", `printf "epoch 1\nbatch 1 of 2\r"; echo $$ >>`))
+	cmd := s.command("curi", "stage", "exec", "--all", "--jobs", "2", "--no-mount")
+	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 20, Cols: 60})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	var shown syncBuffer
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		_, _ = io.Copy(&shown, terminal)
+	}()
+	for _, line := range []string{`(?:\n|J)  s0 +\d\.\d s  batch 1 of 2\r`, `(?:\n|J)  s1 +\d\.\d s  batch 1 of 2\r`, `(?:\n|J)  1 of 4 done, 0 of them cached\r`} {
+		s.eventually(nil, line, func() bool { return regexp.MustCompile(line).MatchString(shown.String()) })
+	}
+	s.touch("go")
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	terminal.Close()
+	<-drained
+	text := shown.String()
+	for _, line := range []string{`curi: s0 succeeded in `, `Jcuri: 4 ran, in \d`} {
+		if !regexp.MustCompile(line).MatchString(text) {
+			t.Errorf("%s was not shown:\n%q", line, text)
+		}
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if plain := regexp.MustCompile(`\x1b\[[0-9]*[A-Z]|\r`).ReplaceAllString(line, ""); strings.HasPrefix(plain, "  s") && len([]rune(plain)) > 59 {
+			t.Errorf("a line is longer than the terminal is wide: %q", plain)
+		}
+	}
 }

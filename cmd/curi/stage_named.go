@@ -205,7 +205,7 @@ func (a *app) execNamed(c *cobra.Command, o *stageOptions, args []string) error 
 	a.stopSignals() // the launcher takes them from here: they are for the commands
 	res := launcher.ExecGraph(ctx, s, g, launcher.GraphOptions{
 		Jobs: o.jobs, KeepGoing: o.keepGoing, Options: options,
-		Exec: func(t *stages.Task) bool { return targets[t] && len(g.Targets) <= shownTargets },
+		Exec: func(t *stages.Task) bool { return targets[t] && !o.all && len(g.Targets) <= shownTargets },
 		Event: func(e launcher.Event) {
 			if e.Result != nil {
 				results[e.Task] = e.Result
@@ -229,7 +229,7 @@ func (a *app) execNamed(c *cobra.Command, o *stageOptions, args []string) error 
 	ctx, stop := withSignals(ctx)
 	defer stop()
 	view.end(res, time.Since(began))
-	if err := a.reportTargets(g, results, res, view); err != nil {
+	if err := a.reportTargets(g, results, res, view, o.all); err != nil {
 		return err
 	}
 	switch {
@@ -314,7 +314,7 @@ func (a *app) fileSlurm(c *cobra.Command, o *stageOptions, g *stages.Graph, self
 
 // reportTargets prints the results of what was asked for: of one as without a
 // file.
-func (a *app) reportTargets(g *stages.Graph, results map[*stages.Task]*launcher.Result, res *launcher.GraphResult, view *graphView) error {
+func (a *app) reportTargets(g *stages.Graph, results map[*stages.Task]*launcher.Result, res *launcher.GraphResult, view *graphView, all bool) error {
 	if view.mode == viewEvents {
 		return nil
 	}
@@ -325,8 +325,8 @@ func (a *app) reportTargets(g *stages.Graph, results map[*stages.Task]*launcher.
 		}
 		return a.printJSON(got)
 	}
-	if len(g.Targets) > shownTargets {
-		return nil
+	if len(g.Targets) > shownTargets || all {
+		return nil // nobody asked for one of them
 	}
 	for _, t := range g.Targets {
 		got := results[t]
