@@ -1,13 +1,16 @@
 package main_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/creack/pty"
@@ -186,6 +189,10 @@ func TestProjectByName(t *testing.T) {
 	// What comes out as before stops there: the comparison stays cached.
 	s.ok(s.execArgv("compare", "--jobs", "2")...)
 	s.wantRan("train-0.001", "train-0.1", "train-0.1", "train-0.01", "train-0.01", "train-0.01")
+	if forced := s.stage("train", "--force", "--fresh"); forced.Cached {
+		t.Errorf("forced: %+v", forced)
+	}
+	s.wantRan("train-0.01") // and not what it needs
 	if r := s.stage("train", "-p", "lr=1", "-p", "num_gpus=1"); r.Cached {
 		t.Errorf("with another parameter: %+v", r)
 	}
@@ -301,17 +308,53 @@ func TestProjectSharesGPUs(t *testing.T) {
 	s.env = append(s.env, "WHO=b")
 	second := s.begin(s.execArgv("s0")...)
 	s.eventually(second, "another call to wait", func() bool { return strings.Contains(second.stderr.String(), "waiting for 1 of 1 gpus") })
-	// Who is killed gives them back, once what it ran is gone.
-	if err := first.Process.Signal(os.Kill); err != nil {
-		t.Fatal(err)
+	// Who is killed gives them back, but not before what it ran is gone: while
+	// the guards are stopped, the GPUs are held.
+	var guards []int
+	for _, pid := range s.lines("pids") {
+		guards = append(guards, parentOf(t, pid))
 	}
+	signalAll := func(sig syscall.Signal) {
+		for _, pid := range guards {
+			if err := syscall.Kill(pid, sig); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	signalAll(syscall.SIGSTOP)
+	err = first.Process.Signal(os.Kill)
 	_ = first.Wait()
+	locks, _ := filepath.Glob(s.store + "/locks/slot/*/gpus-*")
+	for _, lock := range locks {
+		if o := s.run("flock", "--nonblock", lock, "true"); o.status != 1 {
+			t.Errorf("%s is free while what held it runs: %s", lock, o)
+		}
+	}
+	signalAll(syscall.SIGCONT)
+	if err != nil || len(locks) != 2 {
+		t.Fatalf("locks %v, %v", locks, err)
+	}
 	s.eventually(second, "the other call to get one", func() bool { return len(s.lines("pids")) == 3 })
 	s.touch("go")
 	if o := s.finish(second); o.status != 0 {
 		t.Error(o)
 	}
 	s.wantRan("s0", "s1", "s0")
+}
+
+// parentOf is the parent of a process.
+func parentOf(t *testing.T, pid string) int {
+	t.Helper()
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	n, err := strconv.Atoi(fields[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // Ctrl-C ends what runs, and nothing more begins.
