@@ -73,7 +73,7 @@ func TestExampleFile(t *testing.T) {
 	if !slices.Equal(train.Work, []string{"checkpoints"}) || train.Retries != 3 || *train.Resume != (ResumeRule{"checkpoints", "*.ckpt"}) {
 		t.Errorf("work %v, retries %d, resume %v", train.Work, train.Retries, train.Resume)
 	}
-	if fmt.Sprint(train.Launcher.Name, train.Launcher.Options) != "slurm map[exclusive:true nodes:2 partition:gpu time:4:00:00]" || train.Timeout.Hours() != 36 {
+	if fmt.Sprintf("%s %v", train.Launcher.Name, train.Launcher.Options) != "slurm map[exclusive:true nodes:2 partition:gpu time:4:00:00]" || train.Timeout.Hours() != 36 {
 		t.Errorf("launcher %v, timeout %v", *train.Launcher, train.Timeout)
 	}
 	if q := train.Params[1]; q.Name != "num_gpus" || !q.Operational || q.Type != "int" {
