@@ -36,10 +36,10 @@ type Stage struct {
 	// look; nil is the environment of this process.
 	Environ []string
 	// Elsewhere, if it is set, finds what a REF means on a remote.
-	Elsewhere Elsewhere
+	Elsewhere Elsewhere `json:"-"`
 	// StdinReader is what Stdin "-" reads, to its end; nil is the standard
 	// input of this process.
-	StdinReader io.Reader
+	StdinReader io.Reader `json:"-"`
 }
 
 // Elsewhere finds what a REF means on a remote, and keeps that until release,

@@ -420,3 +420,28 @@ func TestProjectAtATerminal(t *testing.T) {
 		}
 	}
 }
+
+// A stage of the file may be a job of Slurm, and what needs it waits for that.
+func TestProjectBySlurm(t *testing.T) {
+	s := slurmSite(t, byCopy)
+	s.write("curi.yaml", `
+stages:
+  first: {shell: 'echo x > {out.o}; env | grep SLURM_JOB_ID >> $SIDE/jobs; echo first >> $SIDE/ran', out: {o: o}, launcher: {slurm: {time: "10", requeue: false}}, resources: {cpus: 1}}
+  second: {shell: 'cat {in.x}/first* > {out.o}; env | grep SLURM_JOB_ID >> $SIDE/jobs; echo second >> $SIDE/ran', in: {x: first.o}, out: {o: o}, aggregate: first}
+`)
+	r := s.stage("second")
+	if s.read(r.Outputs["o"].Path) != "x\n" || len(s.lines("jobs")) != 1 {
+		t.Errorf("%+v, jobs %v", r, s.lines("jobs"))
+	}
+	s.wantRan("first", "second")
+	o := s.run(s.execArgv("second", "first", "--force", "--launcher", "slurm", "--detach")...)
+	if o.status != 0 || !strings.Contains(o.stderr, "second is not run: what it needs is a job that is not waited for") {
+		t.Errorf("detached: %s", o)
+	}
+	run := decode[[]jobRun](s, s.ok("curi", "log", "--stage", "first", "--json"))[0].Run
+	s.ok("curi", "attach", run)
+	s.wantRan("first")
+	s.write("curi.yaml", "stages: {a: {run: [x], launcher: {slurm: {wait: true, J: x}}}}")
+	s.fails(120, "curi.yaml:1:", s.execArgv("a")...)
+	s.fails(120, "slurm option J: write job-name", "curi", "stage", "check")
+}

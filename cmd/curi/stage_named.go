@@ -322,6 +322,9 @@ func (a *app) reportTargets(g *stages.Graph, results map[*stages.Task]*launcher.
 		got := results[g.Targets[0]]
 		if got == nil { // what it needs failed
 			got = &launcher.Result{Stage: g.Targets[0].Stage.Name, Exit: res.Exit, Outputs: map[string]launcher.Output{}}
+			if res.Err != nil {
+				got.Exit = exitStatus(context.Background(), res.Err)
+			}
 		}
 		return a.printJSON(got)
 	}
