@@ -25,6 +25,7 @@ import (
 //	log    what was asked: begins and ends, a line each
 //	slow   each answer takes 30 ms
 //	hang   no answer to what lies in packs, until it is gone
+//	stall  no answer to anything, until it is gone
 //	flip   a bit of what lies in packs is wrong
 //	away   the remote does not answer
 type far struct {
@@ -78,7 +79,7 @@ func (b *farBucket) ReadAt(ctx context.Context, key string, p []byte, off int64)
 		time.Sleep(30 * time.Millisecond)
 	}
 	pack := strings.HasPrefix(key, "packs/")
-	for pack && b.told("hang") {
+	for pack && b.told("hang") || b.told("stall") {
 		select {
 		case <-ctx.Done():
 			b.note("gone %d", n)

@@ -5,7 +5,6 @@ package fusefs_test
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -425,23 +424,34 @@ func TestRemoteReaderIsKilled(t *testing.T) {
 			t.Fatalf("signal %v does not end a process that waits for a remote", sig)
 		}
 	}
+	f.tell(t, "hang", false)
+
+	// A read waits for a page of the cache, a look-up for the server itself.
+	m = mount(t, f.store(t))
+	path = m.path("remotes", "team", "model", "data")
+	f.tell(t, "stall", true)
+	f.asked(t)
+	cmd := exec.Command("stat", path)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool { return f.underWay(t) > 0 && sleeps(cmd.Process.Pid) })
+	cmd.Process.Kill()
+	cmd.Wait()
+	// It did not end by what the remote could not answer in time.
+	if st := m.stats(t); st["io"] != 0 || st["busy"] == 0 {
+		t.Errorf("a look-up whose process was killed went on: %v", st)
+	}
+
 	usr := make(chan os.Signal, 10)
 	signal.Notify(usr, syscall.SIGUSR1)
 	defer signal.Stop(usr)
-	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
 	thread, result := make(chan int, 1), make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
 		thread <- unix.Gettid()
-		n, err := unix.Pread(int(file.Fd()), make([]byte, 4096), 2<<20)
-		if err == nil && n != 4096 {
-			err = io.ErrUnexpectedEOF
-		}
-		result <- err
+		var st unix.Stat_t
+		result <- unix.Stat(path, &st)
 	}()
 	tid := <-thread
 	eventually(t, func() bool { return sleeps(tid) })
@@ -451,11 +461,11 @@ func TestRemoteReaderIsKilled(t *testing.T) {
 		}
 		select {
 		case err := <-result:
-			t.Fatalf("a signal with a handler ended a read: %v", err)
+			t.Fatalf("a signal with a handler ended a look-up: %v", err)
 		case <-time.After(100 * time.Millisecond): // long enough for one that would
 		}
 	}
-	f.tell(t, "hang", false)
+	f.tell(t, "stall", false)
 	if err := <-result; err != nil {
 		t.Errorf("after the signals: %v", err)
 	}
