@@ -154,9 +154,12 @@ func (s *Store) tryLock(ctx context.Context, name, what string) (*Lock, Holder, 
 		elsewhere := holder.PID != 0 && !sameKernel(holder.Host, holder.BootID)
 		switch {
 		case free && !elsewhere:
-			fault.At(fault.LockTaken)
 			l := &Lock{f}
-			err := l.SetHolder(what)
+			err := l.owned()
+			fault.At(fault.LockTaken)
+			if err == nil {
+				err = writeHolder(f, what)
+			}
 			if errors.Is(err, ErrBusy) {
 				f.Close()
 				continue // another machine was faster

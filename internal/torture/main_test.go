@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "writer" {
 		os.Exit(writerMain(os.Getenv(writerEnv)))
 	}
+	if filepath.Base(os.Args[0]) == "loopback" {
+		os.Exit(loopbackMain())
+	}
 	flag.Parse()
 	if *seed == 0 {
 		*seed = rand.Uint64()

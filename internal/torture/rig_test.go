@@ -202,12 +202,16 @@ func (r *rig) processes() (list []string) {
 
 // pids lists the living processes that have the rig's store in their
 // environment: all that curi starts for it, and what those start.
-func (r *rig) pids() (list []int) {
+func (r *rig) pids() []int { return pidsWith(r.t, "CURI_STORE="+r.store) }
+
+// pidsWith lists the living processes that have a variable in their environment.
+func pidsWith(t testing.TB, variable string) (list []int) {
+	t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
-	want := []byte("CURI_STORE=" + r.store)
+	want := []byte(variable)
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil || !alive(pid) {
