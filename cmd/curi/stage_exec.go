@@ -22,6 +22,11 @@ func newExec(a *app) *cobra.Command {
 before, with the same inputs, parameters, code and command, its result is taken
 and nothing runs. The exit status is the command's own.
 
+With a remote, a result that another machine made is taken, and a machine that
+runs the same stage now is waited for; what fails there is run here. An input may be
+REMOTE/NAME, as of the last pull: its bytes come when they are read, or before the
+command starts with --no-mount and --prefetch.
+
 Placeholders in the command are replaced by absolute paths and values: {in.N},
 {out.N}, {work.N}, {param.N}, … ("curi help placeholders"). The command finds the
 same in its environment ("curi help environment").

@@ -192,9 +192,10 @@ sizes are bytes; times are RFC 3339.
     stage exec  {"run","stage","key","cached","exit_status","seconds",
                 "outputs":{N:{"digest","tree","bytes","files","path"}}}; of a job of
                 Slurm also "job", its number. attach prints the same
-    stage exec --dry-run   {"key","cached","command":[]}; of stages of curi.yaml also
-                "tasks", as of stage status with "command"; key is "" while what the
-                stage needs is stale
+    stage exec --dry-run   {"key","cached","remote","command":[]}; remote is the one
+                that has the result, or "" for the store itself; of stages of
+                curi.yaml also "tasks", as of stage status with "command"; key is ""
+                while what the stage needs is stale
     stage exec STAGE   one stage with one parameter set: as above; of several, events as
                 they happen, each an object on a line of its own: {"event","stage",
                 "sets",…}; event is "started", "waiting" ("text" says for what),
@@ -203,7 +204,7 @@ sizes are bytes; times are RFC 3339.
                 ("text" says why), "warning", and at last "summary": {"event","ran",
                 "cached","failed","skipped","exit_status","seconds"}. What the commands
                 print goes to stderr, each line behind its stage's name
-    stage explain   {"key","cached","run","command":[],"preimage":[],
+    stage explain   {"key","cached","run","remote","command":[],"preimage":[],
                 "nearest":{"run","changes":[{"old","new"}]}}; nearest is null on a hit; an
                 array for several stages
     stage list  [{"stage","inputs":{N:REF},"outputs","work","params","aggregate","line"}]
@@ -216,9 +217,10 @@ sizes are bytes; times are RFC 3339.
     shell       {"run","exit_status","path","saved"}; saved is as of add, or null
     log         [{"run","stage","project","key","status","exit_status","attempt",
                 "started","ended","seconds","params","op_params","outputs","work",
-                "job","same_as"}]; job is Slurm's number of the job that it is part
-                of, or ""; same_as is the run whose result it took, or ""; for one
-                RUN also "record" and "log"
+                "job","same_as","differs":[{"remote","run","by","tree"}]}]; job is Slurm's number of the job that it is part
+                of, or ""; same_as is the run whose result it took, or ""; differs
+                has the results of the same key on remotes whose outputs are others;
+                for one RUN also "record" and "log"
                 with --metric also "metrics", name → newest value or null
     metrics     [{"run","status","metrics":[{"name","last","step","min","max","count"}]}];
                 with --points also "points", lists of step and value; what JSON has
@@ -235,9 +237,9 @@ sizes are bytes; times are RFC 3339.
                 "mounts":[{"dir","passthrough","reason","auto","pid","allow_other",
                 "metrics","stats"}],"stale":[],"running":[{"run","stage","project",
                 "key","attempt","started","job","state"}],"queued":[the same of jobs
-                that wait],"owed":[{"remote","results"}]}; stats is
+                that wait],"owed":[{"remote","results","failed"}]}; stats is
                 what "curi help watch" tells; owed are results of stages that are to
-                be published and are not yet
+                be published and are not yet, failed is why the last attempt did, or ""
     du          [{"name","kind","own_bytes","shared_bytes"}]
     gc          {"removed_blobs","removed_bytes","kept_blobs","removed_results",
                 "removed_refs","removed_trees","removed_places","dry_run"}
