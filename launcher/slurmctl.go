@@ -184,8 +184,6 @@ func (j slurmJob) over() bool {
 	return true
 }
 
-func (j slurmJob) running() bool { return j.state == "RUNNING" || j.state == "COMPLETING" }
-
 // verdict says how a run ended whose job is over without having said so
 // itself, with what to do next.
 func (j slurmJob) verdict() (status stages.Status, exit int, why string) {

@@ -50,6 +50,13 @@ var cookbookChecks = map[string]string{
 		head -c 5 stages.svg | grep '<svg '
 		git ls-files --others | grep -x curi.yaml
 		rm curi.yaml stages.svg`,
+	"Slurm": `
+		grep -q 'model of 1 2 3 4' "$(curi path far.model)"
+		curi log far@last | grep '^job'
+		curi stage exec --json --name night --in dataset=digits --out model=model.ckpt \
+		    -- python train.py --dataset_path '{in.dataset}' --model_path '{out.model}' | grep '"cached": *true'`,
+	"Several nodes": `
+		[ "$(ls "$(curi path wide.model)" | tr '\n' ' ')" = 'part-0.ckpt part-1.ckpt ' ]`,
 	"Secrets": `
 		[ "$(curi cat fetch@last/log.txt)" = 'asking with the token {secret.API_TOKEN}' ]
 		fails grep -r s3cr3t-t0ken "$CURI_STORE"
@@ -158,7 +165,7 @@ var cookbookChecks = map[string]string{
 // that cannot run here has a comment that says why: <!-- not run: … -->.
 // Torchrun is the fake one, and so are the trainers.
 func TestCookbook(t *testing.T) {
-	s := bareSite(t, byMount)
+	s := bareSite(t, byMount).withSlurm()
 	if err := os.CopyFS(s.dir, os.DirFS("testdata/cookbook")); err != nil {
 		t.Fatal(err)
 	}

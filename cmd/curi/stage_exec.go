@@ -43,6 +43,8 @@ newest output, or stands before each line of it where stderr is no terminal.`,
          --lr '{param.lr}' --epochs '{param.epochs}'
 
   curi stage exec --name count --in data=digits --out n=count.txt --shell -- 'ls {in.data} | wc -l > {out.n}'
+  curi stage exec --launcher slurm --slurm partition=gpu --slurm time=4:00:00 --name train … -- torchrun … train.py
+  srun --ntasks-per-node=1 curi stage exec --per-node --name train … -- torchrun --nnodes 2 … train.py
   curi stage exec --name train --dry-run … -- python train.py
   curi stage exec train --set base,sweep --jobs 2 --keep-going
   curi stage exec train -p lr=0.1

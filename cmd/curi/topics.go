@@ -140,6 +140,9 @@ Python's caches keep is never code, nor are the programs of a virtual environmen
 	{"environment", "Variables that Curi reads and sets", `Curi reads:
 
     CURI_STORE          the store
+    SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_JOB_ID, PET_NODE_RANK, PET_NNODES,
+    PET_RDZV_ID, OMPI_COMM_WORLD_RANK, PMI_RANK, …   with --per-node: which node
+                        this is, of how many, and of which run
     XDG_DATA_HOME       where the default store is
     XDG_CONFIG_HOME     where the user's configuration is
     CURI_DEBUG          not empty: stack traces where Curi itself fails
@@ -149,6 +152,9 @@ The command of a stage finds:
     CURI_RUN            the run's id
     CURI_ROOT           as {root}
     CURI_ATTEMPT        counts the tries since the work directories were empty
+    CURI_NODE, CURI_NODES   with --per-node: which node this is, from 0, and how many
+                        there are; torchrun's PET_NODE_RANK, PET_NNODES and
+                        PET_RDZV_ID are set, too, unless they are
     CURI_RESUME         1 where work directories of an earlier try are there, or
                         a copy of another run's
     CURI_IN_<N>         as {in.N}, and so for CURI_OUT_<N>, CURI_WORK_<N> and
