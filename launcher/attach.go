@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/curi-store/curi/cas"
@@ -102,4 +103,17 @@ func LookAfterJobs(ctx context.Context, s *cas.Store, o Options) (map[string]str
 		}
 	}
 	return said, nil
+}
+
+// KeepJobs makes the places of keys whose jobs wait look used: a collection is
+// not to take the directories to which Slurm writes.
+func KeepJobs(ctx context.Context, s *cas.Store) error {
+	for job, err := range stages.Jobs(ctx, s) {
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		_ = os.Chtimes(jobDir(s, job.Key), now, now) // of a job that is over it may be gone
+	}
+	return nil
 }

@@ -91,7 +91,7 @@ func (e *execution) pickMount(live []cas.Mount, lastRoot string) *cas.Mount {
 	var best *cas.Mount
 	for i, m := range live {
 		root := rootIn(m.Dir, key)
-		if !usable(m) || !shortEnough(root) {
+		if !usable(m) || !shortEnough(root) || e.leavesWithJob(m) {
 			continue
 		}
 		if best == nil || root == lastRoot || best.Auto && !m.Auto && rootIn(best.Dir, key) != lastRoot {
@@ -123,9 +123,14 @@ func (e *execution) startMount(ctx context.Context) (cas.Mount, error) {
 		return cas.Mount{}, fmt.Errorf("%w: %w", ErrMount, err)
 	}
 	for _, m := range live {
-		if m.Dir == dir && usable(m) {
+		if m.Dir != dir || !usable(m) {
+			continue
+		}
+		if !e.leavesWithJob(m) {
 			return m, nil
 		}
+		dir += "-" + e.slurmID()
+		break
 	}
 	if err := e.clearMountPoint(ctx, dir); err != nil {
 		return cas.Mount{}, err

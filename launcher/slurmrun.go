@@ -36,6 +36,9 @@ func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res
 	signal.Notify(warned, syscall.SIGUSR1)
 	job, err := stages.FindJob(ctx, s, key)
 	if errors.Is(err, cas.ErrNotFound) || err == nil && job.Name != name {
+		if rank, ok := environment(o.Environ).get("SLURM_PROCID"); ok && rank != "0" {
+			return nil, false, fmt.Errorf("%w: node 0 ended before node %s came", ErrRefused, rank)
+		}
 		return nil, true, fmt.Errorf("%w: job %s was withdrawn, or is over: nothing waits for it any more", ErrRefused, name)
 	}
 	if err != nil {

@@ -141,7 +141,7 @@ func (f *follower) ask(ctx context.Context) (over bool, err error) {
 	if err != nil {
 		if !f.told {
 			f.told = true
-			f.warn("%s; going on to look at the store for the end of %s", oneLine(err), f.id)
+			f.warn("%s; going on to look at the store for the end of %s (if job %s is over already, call this where Slurm can be asked)", oneLine(err), f.id, f.job.ID)
 		}
 		return false, nil
 	}

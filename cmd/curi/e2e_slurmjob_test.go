@@ -53,7 +53,8 @@ func TestSlurmRuns(t *testing.T) {
 	for _, w := range []way{byMount, byCopy} {
 		t.Run(string(w), func(t *testing.T) {
 			s := slurmSite(t, w)
-			argv := s.batchArgv("echo x >> $SIDE/ran; echo out; echo err >&2; "+untilGo+"cat {in.d}/numbers.txt > {out.model}; env | grep SLURM_JOB_ID",
+			s.env = append(s.env, "TOKEN=hush-hush-hush")
+			argv := s.batchArgv("echo x >> $SIDE/ran; echo out; echo err >&2; echo 'the {secret.TOKEN}'; "+untilGo+"cat {in.d}/numbers.txt > {out.model}; env | grep SLURM_JOB_ID",
 				"--in", "d=digits", "--slurm", "comment=a b", "--slurm", "time=10", "--publish", "model=model")
 			j := s.begin(argv...)
 			s.eventually(j, "the job's output to come through", func() bool {
@@ -74,6 +75,9 @@ func TestSlurmRuns(t *testing.T) {
 			o := s.finish(j)
 			if o.status != 0 || !strings.Contains(o.stderr, "SLURM_JOB_ID="+r.Job) {
 				t.Fatalf("a job: %s", o)
+			}
+			if o := s.run("grep", "-r", "hush-hush-hush", s.store); !strings.Contains(s.ok("curi", "cat", r.Run+"/log.txt"), "the {secret.TOKEN}") || o.status == 0 {
+				t.Errorf("a secret is kept in %s", o.stdout)
 			}
 			got := decode[result](s, o.stdout)
 			if got.Run != r.Run || got.Cached || s.read(got.Outputs["model"].Path) != "1 2 3 4\n" {
@@ -390,4 +394,34 @@ func TestPlaces(t *testing.T) {
 		t.Errorf("left after a collection: %s", left)
 	}
 	s.ok("curi", "fsck")
+}
+
+// What a job mounts ends with it: a run of another job, or of none, is not in
+// that mount, and none of them waits for the other.
+func TestSlurmMountsOfTheirOwn(t *testing.T) {
+	s := slurmSite(t, byCopy)
+	s.way = "" // with a mount of its own
+	script := "echo x >> $SIDE/ran; " + untilGo + "echo y > {out.model}"
+	jobs := []*job{s.begin(s.batchArgv(script, "--param", "n=1")...)}
+	s.eventually(jobs[0], "the first to run", func() bool { return s.starts() == 1 })
+	jobs = append(jobs, s.begin(s.batchArgv(script, "--param", "n=2")...))
+	s.eventually(jobs[1], "the second to run", func() bool { return s.starts() == 2 })
+	jobs = append(jobs, s.begin(without(s.batchArgv(script, "--param", "n=3"), "--launcher", "slurm")...))
+	s.eventually(jobs[2], "the third to run", func() bool { return s.starts() == 3 })
+	type status struct {
+		Mounts []struct {
+			Dir  string
+			Auto bool
+		}
+	}
+	if st := decode[status](s, s.ok("curi", "status", "--json")); len(st.Mounts) != 3 || !st.Mounts[0].Auto {
+		t.Errorf("the mounts are %+v", st)
+	}
+	s.touch("go")
+	for _, j := range jobs {
+		if o := s.finish(j); o.status != 0 {
+			t.Error(o)
+		}
+	}
+	s.eventually(nil, "the mounts to leave", func() bool { return len(decode[status](s, s.ok("curi", "status", "--json")).Mounts) == 0 })
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/launcher"
 )
 
 // collectedJSON is what `curi gc --json` prints.
@@ -50,6 +51,11 @@ func (a *app) gc(ctx context.Context, dry bool) error {
 	if err != nil {
 		return err
 	}
+	if !dry {
+		if err := a.keepJobs(ctx, s); err != nil {
+			return err
+		}
+	}
 	progress, clear := a.progress("collecting")
 	defer clear()
 	out, err := collect(ctx, s, policy{
@@ -68,4 +74,19 @@ func (a *app) gc(ctx context.Context, dry bool) error {
 		verb = "would remove"
 	}
 	return a.printf("%s %s and %s (%s); %s stay\n", verb, count(out.RemovedResults, "stage result"), count(out.RemovedBlobs, "blob"), size(out.RemovedBytes), count(out.KeptBlobs, "blob"))
+}
+
+// keepJobs ends what is left of jobs of Slurm that are over, and keeps what the
+// others need.
+func (a *app) keepJobs(ctx context.Context, s *cas.Store) error {
+	opts, err := a.jobOptions()
+	if err != nil {
+		return err
+	}
+	asking, cancel := context.WithTimeout(ctx, jobPatience)
+	defer cancel()
+	if _, err := launcher.LookAfterJobs(asking, s, opts); err != nil {
+		a.warn("%s", oneLine(err.Error()))
+	}
+	return launcher.KeepJobs(ctx, s)
 }
