@@ -205,7 +205,9 @@ func (a *app) execNamed(c *cobra.Command, o *stageOptions, args []string) error 
 	a.stopSignals() // the launcher takes them from here: they are for the commands
 	res := launcher.ExecGraph(ctx, s, g, launcher.GraphOptions{
 		Jobs: o.jobs, KeepGoing: o.keepGoing, Options: options,
-		Exec: func(t *stages.Task) bool { return targets[t] && (len(g.Targets) == 1 || !o.all && len(g.Targets) <= shownTargets) },
+		Exec: func(t *stages.Task) bool {
+			return targets[t] && (len(g.Targets) == 1 || !o.all && len(g.Targets) <= shownTargets)
+		},
 		Event: func(e launcher.Event) {
 			if e.Result != nil {
 				results[e.Task] = e.Result
