@@ -76,9 +76,6 @@ func (f *LazyFile) Local() int64 {
 	return int64(len(f.small))
 }
 
-// smallRange is what of a small file is fetched at once.
-const smallRange = MinOutboard
-
 // fetch waits until the bytes from lo to hi are here.
 func (f *LazyFile) fetch(ctx context.Context, lo, hi int64) error {
 	for {
