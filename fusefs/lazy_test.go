@@ -127,6 +127,18 @@ func TestRemoteInPlaces(t *testing.T) {
 	m := mount(t, s)
 	p := openPlace(t, s, m, testKey, map[string]cas.Digest{"data": f.tree})
 	short := filepath.Base(p.Dir())
+	weights := noise(2, 3<<20)
+	setPlace(t, s, p, cas.PlaceState{Run: "train-000009", Attempt: 1, Mount: m.info.ID, Result: f.tree})
+	for i, path := range []string{m.path("at", short, "out"), m.path("runs", "train-000009", "out"), m.path("artifacts", "taken", "out")} {
+		got := run(t, "dd", "if="+path+"/model/weights", "bs=4096", "count=1", fmt.Sprintf("skip=%d", 200+200*i), "status=none")
+		if got != weights[(200+200*i)*4096:][:4096] {
+			t.Errorf("%s: other bytes", path)
+		}
+		if a := f.asked(t); a.bytes == 0 || a.bytes > 900<<10 {
+			t.Errorf("%s: %d bytes came for 4096: %q", path, a.bytes, a.keys)
+		}
+	}
+	setPlace(t, s, p, cas.PlaceState{Run: "train-000001", Attempt: 1, Mount: m.info.ID, Active: true, Inputs: map[string]cas.Digest{"data": f.tree}})
 	readFile(t, m.path("at", short, "in", "data", "out", "log.txt"), "done")
 	readFile(t, m.path("artifacts", "taken", "out", "model", "weights"), noise(2, 3<<20))
 	readFile(t, m.path("runs", "train-000009", "out", "log.txt"), "done")
