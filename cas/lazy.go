@@ -69,8 +69,8 @@ type RemoteTree interface {
 	// Range brings what lacks from lo to hi of a larger file into p, and
 	// perhaps what comes along.
 	Range(ctx context.Context, e LazyEntry, p *Partial, lo, hi int64) error
-	// Pull brings the whole tree into the store, and pins it.
-	Pull(ctx context.Context, progress Progress) (*Added, error)
+	// Pull brings all of a directory into the store, and pins it.
+	Pull(ctx context.Context, dir LazyEntry, progress Progress) (*Added, error)
 }
 
 // LazyEntry is an entry of a tree that a remote has. The place is where what it
@@ -89,7 +89,15 @@ func (s *Store) Remotes() Remotes { return s.remotes }
 
 // lazyFile is the content of tree.json.
 type lazyFile struct {
-	Remotes []string `json:"remotes"` // the one that was adopted last first
+	Remotes []string    `json:"remotes"`      // the one that was adopted last first
+	In      *lazyInside `json:"in,omitempty"` // nil: the remotes have it as a tree of its own
+}
+
+// lazyInside is where a lazy tree lies in another one that a remote has.
+type lazyInside struct {
+	Tree  Digest   `json:"tree"`
+	Place [2]int64 `json:"place"` // see [LazyEntry]
+	Size  int64    `json:"size"`
 }
 
 func (s *Store) lazyPath(d Digest) string { return s.path("lazy", d) }
@@ -106,18 +114,22 @@ func (s *Store) HasLazyTree(d Digest) bool {
 // LazyRemotes lists the remotes that are known to have the tree, the one to
 // ask first first; [ErrNotFound] if the store knows none.
 func (s *Store) LazyRemotes(d Digest) ([]string, error) {
-	var f lazyFile
+	f, err := s.readLazy(d)
+	return f.Remotes, err
+}
+
+func (s *Store) readLazy(d Digest) (f lazyFile, _ error) {
 	err := readJSON(filepath.Join(s.lazyPath(d), lazyTreeFile), &f)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("tree %s: %w", d, ErrNotFound)
+		return lazyFile{}, fmt.Errorf("tree %s: %w", d, ErrNotFound)
 	}
 	if err == nil && len(f.Remotes) == 0 {
 		err = ErrCorrupt
 	}
 	if err != nil {
-		return nil, fmt.Errorf("lazy tree %s: %w", d, err)
+		return lazyFile{}, fmt.Errorf("lazy tree %s: %w", d, err)
 	}
-	return f.Remotes, nil
+	return f, nil
 }
 
 // Adopt notes that remote has the tree, and pins it until the result is
@@ -170,12 +182,15 @@ func (a *Added) lookFar(ctx context.Context, s *Store) error {
 	if err != nil {
 		return err
 	}
-	if root := src.Root(); src.Large(root) {
+	root := t.rootOf(src)
+	if src.Large(root) {
 		a.Bytes = root.Size // reading all of it is not worth more
 	} else if err := a.look(ctx, s); err != nil {
 		return err
 	}
-	a.Files = src.Files()
+	if t.file.In == nil {
+		a.Files = src.Files()
+	}
 	return nil
 }
 
@@ -205,18 +220,65 @@ func (s *Store) addedWhole(ctx context.Context, tree Digest) (*Added, error) {
 	a := &Added{Tree: tree, Digest: tree, pin: pin}
 	err = a.look(ctx, s)
 	if err == nil {
-		err = s.Walk(ctx, tree, func(_ string, e Entry) error {
-			if e.IsRegular() {
-				a.Files++
-			}
-			return nil
-		})
+		a.Files, err = s.countFiles(ctx, tree)
 	}
 	if err != nil {
 		a.Release()
 		return nil, err
 	}
 	return a, nil
+}
+
+// AdoptDir is Adopt for a directory in a lazy tree, which was met when that was
+// read ([Store.Lookup], [Store.Walk]); [ErrNotFound] for others. It then is a
+// lazy tree by itself.
+func (s *Store) AdoptDir(ctx context.Context, dir Digest) (*Added, error) {
+	a, err := s.adoptDir(ctx, dir)
+	if err != nil {
+		return nil, fmt.Errorf("take over directory %s: %w", dir.Short(), err)
+	}
+	return a, nil
+}
+
+func (s *Store) adoptDir(ctx context.Context, dir Digest) (*Added, error) {
+	if s.HasTree(dir) {
+		if a, err := s.addedWhole(ctx, dir); !errors.Is(err, ErrNotFound) {
+			return a, err
+		}
+	}
+	if spot, ok := s.met(dir); ok && !s.HasLazyTree(dir) {
+		if spot.entry.Kind != KindDir {
+			return nil, fmt.Errorf("it is a %s: %w", spot.entry.Kind, ErrInvalid)
+		}
+		f := lazyFile{spot.tree.file.Remotes, &lazyInside{spot.tree.whole(), spot.entry.Place, spot.entry.Size}}
+		if err := s.writeLazy(ctx, dir, f); err != nil {
+			return nil, err
+		}
+		if b := spot.tree.pages.Read(0); b != nil {
+			s.pages(dir).Write(0, b) // what is known of the recipe need not be asked again
+		}
+	}
+	pin, err := s.Pin(ctx, "a directory on a remote", dir)
+	if err != nil {
+		return nil, err
+	}
+	a := &Added{Tree: dir, Digest: dir, pin: pin}
+	if err = a.lookFar(ctx, s); err != nil {
+		a.Release()
+		return nil, err
+	}
+	return a, nil
+}
+
+// countFiles counts the files of a tree that is here, as often as they are named.
+func (s *Store) countFiles(ctx context.Context, tree Digest) (n int64, err error) {
+	err = s.Walk(ctx, tree, func(_ string, e Entry) error {
+		if e.IsRegular() {
+			n++
+		}
+		return nil
+	})
+	return n, err
 }
 
 // KeepPages returns where the pages of a tree are kept that remote has, and
@@ -234,12 +296,20 @@ func (s *Store) noteLazy(ctx context.Context, remote string, tree Digest) error 
 	if err := CheckName(remote); err != nil {
 		return fmt.Errorf("remote: %w", err)
 	}
-	known, err := s.LazyRemotes(tree)
-	if err == nil && known[0] == remote {
+	have, err := s.readLazy(tree)
+	known := have.Remotes
+	if err == nil && have.In == nil && known[0] == remote {
 		return nil
 	}
+	if have.In != nil {
+		known = nil // they have it inside another
+	}
 	known = slices.DeleteFunc(known, func(r string) bool { return r == remote })
-	b, err := encodeJSON(lazyFile{append([]string{remote}, known...)})
+	return s.writeLazy(ctx, tree, lazyFile{Remotes: append([]string{remote}, known...)})
+}
+
+func (s *Store) writeLazy(ctx context.Context, tree Digest, f lazyFile) error {
+	b, err := encodeJSON(f)
 	if err != nil {
 		return err
 	}
@@ -282,15 +352,19 @@ func (s *Store) complete(ctx context.Context, tree Digest, progress Progress) (*
 	if err != nil {
 		return nil, err
 	}
-	a, err := src.Pull(ctx, progress)
+	a, err := src.Pull(ctx, t.rootOf(src), progress)
 	if err != nil {
 		return nil, err
 	}
-	if a.Single {
-		if err := a.look(ctx, s); err != nil {
-			a.Release()
-			return nil, err
-		}
+	if a.Files = src.Files(); t.file.In != nil {
+		a.Files, err = s.countFiles(ctx, tree)
+	}
+	if err == nil && a.Single {
+		err = a.look(ctx, s)
+	}
+	if err != nil {
+		a.Release()
+		return nil, err
 	}
 	return a, nil
 }

@@ -12,11 +12,11 @@ import (
 // LazyTree is an open lazy tree. It may be used by several goroutines at once,
 // and need not be closed: the store keeps it.
 type LazyTree struct {
-	s       *Store
-	root    Digest
-	remotes []string
-	pages   *Pages
-	keep    *keeper
+	s     *Store
+	root  Digest
+	file  lazyFile
+	pages *Pages
+	keep  *keeper
 
 	opening chan struct{} // holds a value unless somebody opens src
 
@@ -68,11 +68,11 @@ func (s *Store) OpenLazyTree(ctx context.Context, tree Digest) (*LazyTree, error
 	if t != nil {
 		return t, ctx.Err()
 	}
-	remotes, err := s.LazyRemotes(tree)
+	file, err := s.readLazy(tree)
 	if err != nil {
 		return nil, err
 	}
-	return s.openLazy(ctx, tree, remotes)
+	return s.openLazy(ctx, tree, file)
 }
 
 // OpenTreeOf is OpenLazyTree for a tree that remote has. What is read of it is
@@ -81,12 +81,12 @@ func (s *Store) OpenTreeOf(ctx context.Context, remote string, tree Digest) (*La
 	if err := s.noteLazy(ctx, remote, tree); err != nil && !cannotWrite(err) {
 		return nil, err
 	}
-	return s.openLazy(ctx, tree, []string{remote})
+	return s.openLazy(ctx, tree, lazyFile{Remotes: []string{remote}})
 }
 
-func (s *Store) openLazy(ctx context.Context, tree Digest, remotes []string) (*LazyTree, error) {
+func (s *Store) openLazy(ctx context.Context, tree Digest, file lazyFile) (*LazyTree, error) {
 	if s.remotes == nil {
-		return nil, fmt.Errorf("tree %s lies on remote %s, and this program reads no remotes: %w", tree, remotes[0], ErrNotFound)
+		return nil, fmt.Errorf("tree %s lies on remote %s, and this program reads no remotes: %w", tree, file.Remotes[0], ErrNotFound)
 	}
 	s.lazy.mu.Lock()
 	defer s.lazy.mu.Unlock()
@@ -95,7 +95,7 @@ func (s *Store) openLazy(ctx context.Context, tree Digest, remotes []string) (*L
 	}
 	t := s.lazy.open[tree]
 	if t == nil {
-		t = &LazyTree{s: s, root: tree, remotes: remotes, pages: s.pages(tree), opening: make(chan struct{}, 1)}
+		t = &LazyTree{s: s, root: tree, file: file, pages: s.pages(tree), opening: make(chan struct{}, 1)}
 		t.keep = &keeper{t: t}
 		t.opening <- struct{}{}
 		s.lazy.open[tree] = t
@@ -125,8 +125,8 @@ func (t *LazyTree) source(ctx context.Context) (RemoteTree, error) {
 		return src, nil
 	}
 	var errs []error
-	for _, remote := range t.remotes {
-		src, err := t.s.remotes.Open(ctx, remote, t.root, t.pages)
+	for _, remote := range t.file.Remotes {
+		src, err := t.s.remotes.Open(ctx, remote, t.whole(), t.pages)
 		if err == nil {
 			t.mu.Lock()
 			t.src = src
@@ -167,7 +167,23 @@ func (t *LazyTree) Root(ctx context.Context) (LazyEntry, error) {
 	if err != nil {
 		return LazyEntry{}, t.failed("", err)
 	}
-	return src.Root(), nil
+	return t.rootOf(src), nil
+}
+
+// whole is the tree that the remotes have.
+func (t *LazyTree) whole() Digest {
+	if t.file.In != nil {
+		return t.file.In.Tree
+	}
+	return t.root
+}
+
+// rootOf is the tree's own entry in src, which may hold more.
+func (t *LazyTree) rootOf(src RemoteTree) LazyEntry {
+	if in := t.file.In; in != nil {
+		return LazyEntry{Entry{Kind: KindDir, Digest: t.root, Size: in.Size}, in.Place}
+	}
+	return src.Root()
 }
 
 func dirName(dir LazyEntry) string {
@@ -221,7 +237,7 @@ func (t *LazyTree) failed(what string, err error) error {
 	if what != "" {
 		what += " of "
 	}
-	return &errRemote{fmt.Errorf("read %stree %s from remote %s: %w", what, t.root.Short(), t.remotes[0], err)}
+	return &errRemote{fmt.Errorf("read %stree %s from remote %s: %w", what, t.root.Short(), t.file.Remotes[0], err)}
 }
 
 // maxLazyIndex bounds what a store remembers of lazy trees that are read by
@@ -269,7 +285,7 @@ func (s *Store) meet(t *LazyTree, entries []LazyEntry) error {
 		}
 	}
 	if len(s.lazy.index) > maxLazyIndex {
-		return fmt.Errorf("tree %s on remote %s has too many files to be gone through lazily; bring it first (curi pull --now): %w", t.root.Short(), t.remotes[0], ErrInvalid)
+		return fmt.Errorf("tree %s on remote %s has too many files to be gone through lazily; bring it first (curi pull --now): %w", t.root.Short(), t.file.Remotes[0], ErrInvalid)
 	}
 	return nil
 }

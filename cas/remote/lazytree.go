@@ -2,8 +2,10 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -11,6 +13,17 @@ import (
 // lazyTree is a tree of a remote as [cas.RemoteTree].
 type lazyTree struct {
 	s     *cas.Store
+	b     Bucket
+	root  cas.Digest
+	pages *cas.Pages
+
+	mu      sync.Mutex
+	now     *openTree
+	renewed time.Time
+}
+
+// openTree is the recipe of a tree as it was at one time.
+type openTree struct {
 	rc    *Recipe
 	small smallBlocks
 }
@@ -21,38 +34,91 @@ func entryOf(n Node) cas.LazyEntry {
 
 func nodeOf(e cas.LazyEntry) Node { return Node{e.Entry, place{e.Place[0], e.Place[1]}} }
 
-func (t *lazyTree) Root() cas.LazyEntry { return entryOf(t.rc.Root()) }
-func (t *lazyTree) Files() int64        { return t.rc.Files() }
+func (t *lazyTree) current() *openTree {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.now
+}
+
+// renewEvery is how often a recipe is read anew because it led nowhere.
+const renewEvery = 10 * time.Second
+
+// with calls fn with the recipe. Where that leads to what is not there, or is
+// something else, it is read anew, once: the remote may have been collected,
+// and the tree pushed again, since it was read and kept. Directories lie where
+// they lay; where the chunks lie is what changes.
+func (t *lazyTree) with(ctx context.Context, fn func(*openTree) error) error {
+	was := t.current()
+	err := fn(was)
+	if !errors.Is(err, ErrGone) && !errors.Is(err, cas.ErrCorrupt) || ctx.Err() != nil {
+		return err
+	}
+	if now := t.renew(ctx, was); now != nil {
+		return fn(now)
+	}
+	return err
+}
+
+func (t *lazyTree) renew(ctx context.Context, was *openTree) *openTree {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.now != was {
+		return t.now
+	}
+	if time.Since(t.renewed) < renewEvery {
+		return nil
+	}
+	t.renewed = time.Now()
+	t.pages.Clear()
+	rc, err := openRecipe(ctx, t.b, t.root, firstRead, t.pages)
+	if err != nil {
+		return nil // what failed first says more
+	}
+	t.now = &openTree{rc: rc}
+	return t.now
+}
+
+func (t *lazyTree) Root() cas.LazyEntry { return entryOf(t.current().rc.Root()) }
+func (t *lazyTree) Files() int64        { return t.current().rc.Files() }
 
 func (t *lazyTree) Large(dir cas.LazyEntry) bool { return nodeOf(dir).place.length > treePageSize }
 
-func (t *lazyTree) Tree(ctx context.Context, dir cas.LazyEntry) (*cas.Tree, []cas.LazyEntry, error) {
-	tree, nodes, err := t.rc.Tree(ctx, nodeOf(dir))
-	if err != nil {
-		return nil, nil, err
-	}
-	entries := make([]cas.LazyEntry, len(nodes))
-	for i, n := range nodes {
-		entries[i] = entryOf(n)
-	}
-	return tree, entries, nil
+func (t *lazyTree) Tree(ctx context.Context, dir cas.LazyEntry) (tree *cas.Tree, entries []cas.LazyEntry, err error) {
+	err = t.with(ctx, func(o *openTree) error {
+		var nodes []Node
+		if tree, nodes, err = o.rc.Tree(ctx, nodeOf(dir)); err != nil {
+			return err
+		}
+		entries = make([]cas.LazyEntry, len(nodes))
+		for i, n := range nodes {
+			entries[i] = entryOf(n)
+		}
+		return nil
+	})
+	return tree, entries, err
 }
 
-func (t *lazyTree) Lookup(ctx context.Context, dir cas.LazyEntry, name string) (cas.LazyEntry, error) {
-	n, err := t.rc.Lookup(ctx, nodeOf(dir), name)
-	return entryOf(n), err
+func (t *lazyTree) Lookup(ctx context.Context, dir cas.LazyEntry, name string) (e cas.LazyEntry, err error) {
+	err = t.with(ctx, func(o *openTree) error {
+		n, err := o.rc.Lookup(ctx, nodeOf(dir), name)
+		e = entryOf(n)
+		return err
+	})
+	return e, err
 }
 
-func (t *lazyTree) Small(ctx context.Context, e cas.LazyEntry) ([]byte, error) {
+func (t *lazyTree) Small(ctx context.Context, e cas.LazyEntry) (b []byte, err error) {
 	n := nodeOf(e)
 	if !n.IsRegular() || n.Size > cas.MinOutboard {
 		return nil, fmt.Errorf("read %q: it is no small file: %w", n.Name, cas.ErrInvalid)
 	}
-	b, err := t.small.read(ctx, t.rc, span{n.place.at, n.place.at + n.Size})
-	if err != nil {
-		return nil, err
-	}
-	return b, checkSmall(n, b)
+	err = t.with(ctx, func(o *openTree) error {
+		if b, err = o.small.read(ctx, o.rc, span{n.place.at, n.place.at + n.Size}); err != nil {
+			return err
+		}
+		return checkSmall(n, b)
+	})
+	return b, err
 }
 
 // Range brings whole chunks, as far as they hold bytes of the file: they have to
@@ -69,15 +135,26 @@ func (t *lazyTree) Range(ctx context.Context, e cas.LazyEntry, p *cas.Partial, l
 		}
 		k := a / segmentSize
 		b = min(b, (k+1)*segmentSize)
-		wide, err := t.rc.widen(ctx, n, span{a, b})
-		if err == nil {
-			err = t.rc.fetchPart(ctx, n, p, wide.lo, wide.hi)
-		}
+		err := t.with(ctx, func(o *openTree) error {
+			wide, err := o.rc.widen(ctx, n, span{a, b})
+			if err == nil {
+				err = o.rc.fetchPart(ctx, n, p, wide.lo, wide.hi)
+			}
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("fetch bytes %d to %d of %s: %w", a, b, n.Digest, err)
 		}
 		lo = b
 	}
+}
+
+func (t *lazyTree) Pull(ctx context.Context, dir cas.LazyEntry, progress cas.Progress) (added *cas.Added, err error) {
+	err = t.with(ctx, func(o *openTree) error {
+		added, err = pullDir(ctx, t.s, o.rc, nodeOf(dir), PullOptions{Progress: progress})
+		return err
+	})
+	return added, err
 }
 
 // widen returns the part of a segment of the file, in whole groups, that the
@@ -95,10 +172,6 @@ func (rc *Recipe) widen(ctx context.Context, n Node, at span) (span, error) {
 		hi = hi / cas.GroupSize * cas.GroupSize
 	}
 	return span{min(lo, at.lo), max(hi, at.hi)}, nil
-}
-
-func (t *lazyTree) Pull(ctx context.Context, progress cas.Progress) (*cas.Added, error) {
-	return pullRecipe(ctx, t.s, t.rc, PullOptions{Progress: progress})
 }
 
 // smallBlocks reads small files, which share chunks, through the blocks of the

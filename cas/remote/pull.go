@@ -49,13 +49,18 @@ func (r *Remote) pull(ctx context.Context, s *cas.Store, root cas.Digest, o Pull
 	if err != nil {
 		return nil, err
 	}
-	return pullRecipe(ctx, s, rc, o)
+	added, err := pullDir(ctx, s, rc, rc.Root(), o)
+	if err == nil {
+		added.Files = rc.Files()
+	}
+	return added, err
 }
 
-func pullRecipe(ctx context.Context, s *cas.Store, rc *Recipe, o PullOptions) (*cas.Added, error) {
+// pullDir brings a directory of a recipe. Files of the result is not set.
+func pullDir(ctx context.Context, s *cas.Store, rc *Recipe, dir Node, o PullOptions) (*cas.Added, error) {
 	p := &puller{ctx: ctx, rc: rc, s: s, progress: o.Progress, files: map[cas.Digest]Node{}}
 	w := treeWalk{rc: rc, seen: map[cas.Digest]bool{}, file: p.need, dir: p.tree}
-	if err := w.walk(ctx, rc.Root(), 0); err != nil {
+	if err := w.walk(ctx, dir, 0); err != nil {
 		return nil, err
 	}
 	in, err := s.NewIntake()
@@ -74,7 +79,6 @@ func pullRecipe(ctx context.Context, s *cas.Store, rc *Recipe, o PullOptions) (*
 			return nil, err
 		}
 		if len(missing) == 0 {
-			added.Files = rc.Files()
 			return added, nil
 		}
 		if round == 10 {

@@ -149,7 +149,7 @@ func (r *Reader) Open(ctx context.Context, remote string, root cas.Digest, pages
 	if err != nil {
 		return nil, fmt.Errorf("remote %s: %w", remote, err)
 	}
-	return &lazyTree{s: r.s, rc: rc}, nil
+	return &lazyTree{s: r.s, b: l, root: root, pages: pages, now: &openTree{rc: rc}}, nil
 }
 
 // link finds the connection to a remote, which is made when it is used.

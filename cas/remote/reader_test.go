@@ -434,3 +434,115 @@ func damage(t testing.TB, path string, n int) {
 
 // longName is a name that no recipe can make much shorter.
 func longName(i int) string { return fmt.Sprintf("%x", randomBytes(uint64(i), 100)) }
+
+// TestLazyRenewed: where the chunks lie may change when a tree is pushed again
+// after a collection. What was kept of before leads nowhere, and is read anew.
+func TestLazyRenewed(t *testing.T) {
+	t.Parallel()
+	data := randomBytes(1, 12<<20)
+	files := map[string][]byte{"f": data, "small": []byte("hello")}
+	a, dir, tree := pushed(t, files)
+	s := newStore(t)
+	readerOf(t, s, dir)
+	f := openLazy(t, s, tree, "f")
+	buf := make([]byte, 1000)
+	if _, err := f.Reader().ReadAt(t.Context(), buf, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, room := range []string{"packs", "recipes"} {
+		if err := os.RemoveAll(filepath.Join(dir, room)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := f.Reader().ReadAt(t.Context(), buf, 5<<20); !errors.Is(err, ErrGone) || errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("of a tree that is gone: %v", err)
+	}
+	// Now its chunks lie in packs with others.
+	files["another"] = randomBytes(2, 3<<20)
+	r := newRemote(t, OpenDir(dir))
+	other := addFiles(t, a, files)
+	for _, push := range []struct {
+		tree  cas.Digest
+		bases []cas.Digest
+	}{{other, nil}, {tree, []cas.Digest{other}}} {
+		if _, err := r.Push(t.Context(), a, push.tree, PushOptions{Bases: push.bases}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = reopen(t, s)
+	readerOf(t, s, dir)
+	f = openLazy(t, s, tree, "f")
+	for _, off := range []int64{7 << 20, 0, 11 << 20} {
+		if _, err := f.Reader().ReadAt(t.Context(), buf, off); err != nil || !bytes.Equal(buf, data[off:off+1000]) {
+			t.Fatalf("at %d: %v", off, err)
+		}
+	}
+	if _, err := openLazy(t, s, tree, "small").Reader().ReadAt(t.Context(), buf[:5], 0); err != nil || string(buf[:5]) != "hello" {
+		t.Errorf("small: %v", err)
+	}
+}
+
+// TestAdoptDir: a directory of a lazy tree is one by itself, for who needs no
+// more.
+func TestAdoptDir(t *testing.T) {
+	t.Parallel()
+	weights := randomBytes(1, 3<<20)
+	a, dir, tree := pushed(t, map[string][]byte{"out/model/weights": weights, "out/model/sub/small": []byte("hello"), "out/huge": randomBytes(2, 9<<20)})
+	s := newStore(t)
+	counted := readerOf(t, s, dir)
+	added, err := s.Adopt(t.Context(), "team", tree)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := s.Lookup(t.Context(), tree, "out/model")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted.take()
+	model, err := s.AdoptDir(t.Context(), e.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reads, _ := counted.take(); len(reads) > 0 || model.Bytes != int64(len(weights))+5 {
+		t.Errorf("%+v took %q", model, reads)
+	}
+	if _, err := s.AdoptDir(t.Context(), cas.Sum([]byte("never met"))); !errors.Is(err, cas.ErrNotFound) {
+		t.Errorf("of none that was met: %v", err)
+	}
+	if err := s.SetRef(t.Context(), cas.Ref{Name: "x/model", Tree: e.Digest}); err != nil {
+		t.Fatal(err)
+	}
+	model.Release()
+	added.Release()
+	// The tree that it lies in may go from here.
+	if _, err := s.Collect(t.Context(), cas.CollectOptions{PartialAge: time.Nanosecond}); err != nil {
+		t.Fatal(err)
+	}
+	if s.HasLazyTree(tree) || !s.HasLazyTree(e.Digest) {
+		t.Error("the wrong one was collected")
+	}
+	s = reopen(t, s)
+	counted = readerOf(t, s, dir)
+	lt, err := s.OpenLazyTree(t.Context(), e.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := lt.Root(t.Context())
+	if err == nil {
+		root, err = lt.Lookup(t.Context(), root, "weights")
+	}
+	if err != nil || root.Digest != cas.Sum(weights) {
+		t.Errorf("weights: %+v, %v", root, err)
+	}
+	goThrough(t, s, e.Digest)
+	counted.take()
+	whole, err := s.Complete(t.Context(), e.Digest, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer whole.Release()
+	if _, n := counted.take(); n > 1<<20 || whole.Files != 2 || !s.HasTree(e.Digest) || s.HasTree(tree) {
+		t.Errorf("completed: %+v, by %d bytes", whole, n)
+	}
+	sameTree(t, e.Digest, a, s)
+}
