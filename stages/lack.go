@@ -75,7 +75,7 @@ func (p *Plan) root(ctx context.Context, s *cas.Store, t Target, input string) (
 	root, lazy := lazyRoot(s, t)
 	if t.Path == "" && !t.Tree.IsZero() {
 		if lazy && !s.HasTree(t.Tree) {
-			p.Lacks = append(p.Lacks, Lack{Input: input, Tree: t.Tree, Root: root})
+			p.lack(ctx, s, input, t.Tree, root)
 		}
 		return t.Tree, nil
 	}
@@ -86,7 +86,7 @@ func (p *Plan) root(ctx context.Context, s *cas.Store, t Target, input string) (
 	switch e.Kind {
 	case cas.KindDir:
 		if lazy && !s.HasTree(e.Digest) {
-			p.Lacks = append(p.Lacks, Lack{Input: input, Tree: e.Digest, Root: root})
+			p.lack(ctx, s, input, e.Digest, root)
 		}
 		return e.Digest, nil
 	case cas.KindSymlink:
@@ -104,6 +104,18 @@ func (p *Plan) root(ctx context.Context, s *cas.Store, t Target, input string) (
 		return d, fmt.Errorf("%s: %w", t.Ref, err)
 	}
 	return d, nil
+}
+
+// lack notes that the store does not have all of a tree, which is root or a
+// directory in it. One that can be taken over by itself needs no more of root.
+func (p *Plan) lack(ctx context.Context, s *cas.Store, input string, tree, root cas.Digest) {
+	if tree != root {
+		if added, err := s.AdoptDir(ctx, tree); err == nil {
+			p.release = append(p.release, added.Release)
+			root = tree
+		}
+	}
+	p.Lacks = append(p.Lacks, Lack{Input: input, Tree: tree, Root: root})
 }
 
 // fileOf is the entry that a target means inside its tree, or a bare blob's.
