@@ -7,8 +7,6 @@ import (
 	"os"
 	"slices"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 )
 
 // pendingReference is a file that a batch is about to record where it lies.
@@ -64,7 +62,7 @@ func (b *batch) publishReferences(ctx context.Context) error {
 	}
 	// Each record is read and written anew: one at a time for each blob, or
 	// files would be forgotten.
-	release, err := b.s.lockFor(ctx, "references", unix.LOCK_EX)
+	release, err := b.s.lockAlone(ctx, "references")
 	if err != nil {
 		return err
 	}

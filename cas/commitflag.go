@@ -102,9 +102,9 @@ func (s *Store) liveElsewhere(file *os.File) (bool, Holder, error) {
 	return silent < leaseSilence(), h, err
 }
 
-// stopElsewhere tells other machines that this one collects, by file, which is
-// locks/collect, and waits until they commit nothing. It undoes that by go on.
-func (s *Store) stopElsewhere(ctx context.Context, file *os.File) (goOn func(), err error) {
+// claim writes this process into a lock file, of which it has the flock, and
+// waits for other machines that are in it. release gives it back.
+func (s *Store) claim(ctx context.Context, file *os.File, what string) (release func(), err error) {
 	for {
 		live, _, err := s.liveElsewhere(file)
 		if err != nil {
@@ -112,15 +112,12 @@ func (s *Store) stopElsewhere(ctx context.Context, file *os.File) (goOn func(), 
 		}
 		if !live {
 			// Of two machines that write at once, the last one is read.
-			if err := writeHolder(file, "a collection"); err != nil {
+			if err := writeHolder(file, what); err != nil {
 				return nil, err
 			}
-			if err := sleep(ctx, takeoverSettle()); err != nil {
+			if mine, err := s.settled(ctx, file); err != nil {
 				return nil, err
-			}
-			if h, err := readHolder(file); err != nil {
-				return nil, err
-			} else if sameKernel(h.Host, h.BootID) {
+			} else if mine {
 				break
 			}
 		}
@@ -129,15 +126,10 @@ func (s *Store) stopElsewhere(ctx context.Context, file *os.File) (goOn func(), 
 		}
 	}
 	stop := keepBeating(file)
-	goOn = func() {
+	return func() {
 		stop()
 		_ = overwriteHolder(file, nil) // else it is missed by and by
-	}
-	if err := s.awaitFlags(ctx); err != nil {
-		goOn()
-		return nil, err
-	}
-	return goOn, nil
+	}, nil
 }
 
 // awaitFlags waits until no other machine commits. Flags of this one are of the

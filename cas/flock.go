@@ -94,18 +94,21 @@ func sameFile(f *os.File, path string) bool {
 // stored and naming it by a tree, a ref or a pin nothing is collected. Any
 // number of commits go on at once, also within each other; keep them short.
 func (s *Store) shareCommit(ctx context.Context) (release func(), err error) {
-	unlock, err := s.lockFor(ctx, "collect", unix.LOCK_SH)
-	if err != nil || !s.flockIsLocal() {
-		return unlock, err
+	f, err := s.lockFile(ctx, "collect", unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	if !s.flockIsLocal() {
+		return func() { f.Close() }, nil
 	}
 	lower, err := s.raise(ctx)
 	if err != nil {
-		unlock()
+		f.Close()
 		return nil, err
 	}
 	return func() {
 		lower()
-		unlock()
+		f.Close()
 	}, nil
 }
 
@@ -118,7 +121,12 @@ func (s *Store) stopCommits(ctx context.Context) (release func(), err error) {
 	if !s.flockIsLocal() {
 		return func() { f.Close() }, nil
 	}
-	goOn, err := s.stopElsewhere(ctx, f)
+	goOn, err := s.claim(ctx, f, "a collection")
+	if err == nil {
+		if err = s.awaitFlags(ctx); err != nil {
+			goOn()
+		}
+	}
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -129,13 +137,23 @@ func (s *Store) stopCommits(ctx context.Context) (release func(), err error) {
 	}, nil
 }
 
-// lockFor takes one of the store's own locks, for a short while.
-func (s *Store) lockFor(ctx context.Context, name string, how int) (func(), error) {
-	f, err := s.lockFile(ctx, name, how)
+// lockAlone takes one of the store's own locks, for a short while.
+func (s *Store) lockAlone(ctx context.Context, name string) (func(), error) {
+	f, err := s.lockFile(ctx, name, unix.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
-	return func() { f.Close() }, nil
+	release := func() {}
+	if s.flockIsLocal() {
+		if release, err = s.claim(ctx, f, "a change of "+name); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}
+	return func() {
+		release()
+		f.Close()
+	}, nil
 }
 
 // lockFile is one of the store's own locks, held until it is closed.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-
-	"golang.org/x/sys/unix"
 )
 
 // Tag makes tag name version n, moving it if it exists, and tells every mount.
@@ -59,7 +57,7 @@ func (s *Store) removeTag(ctx context.Context, name string, n int, tag string) e
 
 // lockTags keeps others from moving or removing tags.
 func (s *Store) lockTags(ctx context.Context) (release func(), err error) {
-	return s.lockFor(ctx, "tags", unix.LOCK_EX)
+	return s.lockAlone(ctx, "tags")
 }
 
 func (s *Store) readTag(name, tag string) (int, error) {

@@ -25,10 +25,12 @@ func (s *Store) settled(ctx context.Context, f *os.File) (mine bool, err error) 
 		return true, nil
 	}
 	if err := sleep(ctx, takeoverSettle()); err != nil {
-		_ = overwriteHolder(f, nil)
+		if h, rerr := readHolder(f); rerr == nil && h.PID == os.Getpid() && sameKernel(h.Host, h.BootID) {
+			_ = overwriteHolder(f, nil)
+		}
 		return false, err
 	}
-	now, err := os.Open(f.Name()) // opened anew: that is when file servers are asked
+	now, err := os.Open(f.Name()) // anew: that is when file servers are asked
 	if err != nil {
 		return false, err
 	}

@@ -156,6 +156,14 @@ func TestTwoHostsStartAKeyAtOnce(t *testing.T) {
 	if one.status != 0 || two.status != 0 || len(strings.Fields(r.ran())) != 1 {
 		t.Errorf("it ran on %q\na: %s\nb: %s", r.ran(), one, two)
 	}
+	// Tags of one artifact, too: both move theirs, none is lost.
+	r.write("x", "x")
+	a.ok("curi", "add", "x", "--name", "x")
+	first, second = a.start(nil, "sh", "-c", "curi tag x a1 && curi tag x a2"), b.start(nil, "sh", "-c", "curi tag x b1 && curi tag x b2")
+	one, two = r.finish(first), r.finish(second)
+	if out := a.ok("curi", "show", "x", "--json"); strings.Count(out, `"a1"`)+strings.Count(out, `"a2"`)+strings.Count(out, `"b1"`)+strings.Count(out, `"b2"`) != 4 {
+		t.Errorf("tags are lost: %s\na: %s\nb: %s", out, one, two)
+	}
 	r.sound()
 }
 
