@@ -169,6 +169,7 @@ func (e *elsewhere) findOn(ctx context.Context, c *contact, k stages.Key) (*foun
 	}
 	c.first = nil
 	info, err := look()
+	info.By = visible(info.By)
 	f := &found{on: c, info: info}
 	if err == nil {
 		err = f.check(ctx, e.s, k)
@@ -187,6 +188,9 @@ func (e *elsewhere) findOn(ctx context.Context, c *contact, k stages.Key) (*foun
 func (f *found) check(ctx context.Context, s *cas.Store, k stages.Key) error {
 	bad := func(err error) error {
 		return fmt.Errorf("the result of this key there, published by %s, cannot be taken: %w", f.info.By, err)
+	}
+	if err := cas.CheckName(f.info.Run); err != nil {
+		return bad(fmt.Errorf("its run: %w", err))
 	}
 	var err error
 	f.recipe, err = f.on.r.ResultRecipe(ctx, f.info.Tree)
@@ -284,6 +288,7 @@ func (e *elsewhere) await(ctx context.Context, k stages.Key, run string) (*found
 		Silence: fault.Duration("lease.silence", 0),
 		Poll:    fault.Duration("lease.poll", 0),
 		Wait: func(ctx context.Context, st remote.LeaseState) (_ bool, err error) {
+			st.Run, st.By = visible(st.Run), visible(st.By)
 			if st.Ended || st.Dead {
 				if f, err = e.findOn(ctx, c, k); f != nil || err != nil {
 					return true, err

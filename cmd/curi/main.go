@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +41,9 @@ func run(args []string) (status int) {
 	root := newRoot(a)
 	root.SetArgs(args)
 	status = a.report(ctx, root.ExecuteContext(ctx))
-	a.startUpload(context.WithoutCancel(ctx))
+	if len(args) > 0 && !strings.HasPrefix(args[0], "__complete") { // who presses TAB has not called anything yet
+		a.startUpload(context.WithoutCancel(ctx))
+	}
 	return status
 }
 

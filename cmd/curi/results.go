@@ -194,6 +194,7 @@ func (a *app) compareResults(ctx context.Context, s *cas.Store, r *remote.Remote
 	if n.Digest == out.Digest {
 		return nil
 	}
+	there.Run, there.By = visible(there.Run), visible(there.By)
 	d := stages.Differing{Remote: o.Remote, Run: there.Run, By: there.By, Tree: there.Tree}
 	if err := stages.NoteDiffering(ctx, s, o.Run, d); err != nil && !isNotFound(err) {
 		return err
