@@ -224,7 +224,7 @@ func (f *LazyFile) promote() {
 }
 
 func (f *LazyFile) promoteNow(ctx context.Context) error {
-	if err := f.t.pages.noteCame(f.e.Digest); err != nil {
+	if err := f.t.pages.NoteCame(f.e.Digest); err != nil {
 		return err
 	}
 	return f.p.Promote(ctx)

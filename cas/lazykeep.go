@@ -106,7 +106,7 @@ func (k *keeper) store(ctx context.Context, batch map[Digest][]byte) error {
 	for d := range batch {
 		ds = append(ds, d)
 	}
-	if err := k.t.pages.noteCame(ds...); err != nil {
+	if err := k.t.pages.NoteCame(ds...); err != nil {
 		return err
 	}
 	in, err := k.t.s.NewIntake()

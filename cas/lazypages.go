@@ -74,9 +74,9 @@ func (p *Pages) Clear() {
 
 const cameFile = "came"
 
-// noteCame notes that blobs of the tree are about to enter the store, so that
+// NoteCame notes that blobs of the tree are about to enter the store, so that
 // no collection takes them while the tree is kept. Called before they do.
-func (p *Pages) noteCame(ds ...Digest) error {
+func (p *Pages) NoteCame(ds ...Digest) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var b []byte

@@ -223,6 +223,14 @@ func (e *elsewhere) take(ctx context.Context, k stages.Key, f *found) error {
 	if err := f.recipe.Keep(ctx, e.s, f.on.Name); err != nil {
 		return err
 	}
+	// Its record stays, so that a hit needs no remote.
+	pages, err := e.s.KeepPages(ctx, f.on.Name, f.info.Tree)
+	if err == nil {
+		err = pages.NoteCame(cas.Sum(f.record.Bytes()))
+	}
+	if err != nil {
+		return err
+	}
 	record, err := e.s.AddReader(ctx, &f.record, "record.json", cas.AddOptions{})
 	if err != nil {
 		return err

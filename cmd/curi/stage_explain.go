@@ -61,7 +61,7 @@ run, show the lines that differ from the nearest earlier run of the stage.`,
 	o.declareNamed(a, c)
 	// A line of exec is tried with explain: what says only how it would run is
 	// taken and means nothing.
-	for _, name := range []string{"timeout", "grace", "retries", "snapshot", "force", "fresh", "dry-run"} {
+	for _, name := range []string{"timeout", "grace", "retries", "snapshot", "force", "fresh", "push", "prefetch", "dry-run"} {
 		_ = c.Flags().MarkHidden(name)
 	}
 	return c

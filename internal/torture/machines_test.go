@@ -340,6 +340,21 @@ func TestRemoteInputsAndResultsAreReadLazily(t *testing.T) {
 			t.Errorf("the large file begins with %q", out)
 		}
 	}
+	// A hit needs neither the remote nor a store that was not cleaned up.
+	b.ok("curi", "gc")
+	if err := os.Rename(m.dir+"/bucket", m.dir+"/away"); err != nil {
+		t.Fatal(err)
+	}
+	res.Cached = false
+	if err := json.Unmarshal([]byte(b.ok(making...)), &res); err != nil || !res.Cached {
+		t.Errorf("without the remote: %+v, %v", res, err)
+	}
+	if out := b.ok("cat", res.Outputs["d"].Path+"/small"); out != "small\n" {
+		t.Errorf("without the remote, what came reads %q", out)
+	}
+	if err := os.Rename(m.dir+"/away", m.dir+"/bucket"); err != nil {
+		t.Fatal(err)
+	}
 	// It is an input of the next stage, and whole where somebody wants it so.
 	b.ok("curi", "stage", "exec", "--name", "next", "--in", "d=make.d", "--out", "n=n", "--shell", "--", "wc -c < {in.d}/big > {out.n}")
 	if out := b.ok("curi", "cat", "next.n"); out != "16777217\n" {
