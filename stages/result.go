@@ -61,6 +61,10 @@ func findResult(ctx context.Context, s *cas.Store, k Key, all bool) (Result, map
 		return Result{}, nil, fmt.Errorf("ref %s: %w: it names no run", ref.Name, cas.ErrCorrupt)
 	}
 	outputs, err := checkResult(ctx, s, k, ref.Tree, all)
+	if err != nil && ctx.Err() == nil && !s.HasTree(ref.Tree) && !errors.Is(err, cas.ErrNotFound) && !errors.Is(err, cas.ErrCorrupt) {
+		// A remote that is away is no reason to fail.
+		err = fmt.Errorf("what a remote has of it cannot be read: %w: %w", err, cas.ErrNotFound)
+	}
 	if err != nil {
 		return Result{}, nil, fmt.Errorf("the result of %s is there no more: %w", info.Run, err)
 	}
