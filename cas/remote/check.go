@@ -182,7 +182,9 @@ func (c *checker) rows(ctx context.Context, tree cas.Digest, rows []row) error {
 	errs := make([]error, len(list))
 	err := each(ctx, len(list), fetchers, func(ctx context.Context, i int) error {
 		if f := &list[i]; !c.read[fetchID{f.pack, f.off, f.stored}] {
-			_, errs[i] = f.load(ctx, c.r.b)
+			var raw []byte
+			raw, errs[i] = f.load(ctx, c.r.b)
+			putBody(raw)
 		}
 		return ctx.Err()
 	})

@@ -50,6 +50,11 @@ func openHelper(ctx context.Context, program, url string) (Bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
+	for _, pipe := range []any{stdin, stdout} {
+		if f, ok := pipe.(*os.File); ok {
+			widen(f)
+		}
+	}
 	h := &helperBucket{newHelperConn(stdin), cmd, stdin, make(chan struct{})}
 	go func() {
 		defer close(h.ended)
@@ -257,7 +262,9 @@ func (c *helperConn) ReadAt(ctx context.Context, key string, p []byte, off int64
 	if len(got) > len(p) || len(got) < len(p) && err == nil {
 		return 0, fmt.Errorf("read %s: %d bytes came for %d: %w", key, len(got), len(p), cas.ErrCorrupt)
 	}
-	return copy(p, got), err
+	n := copy(p, got)
+	putBody(got)
+	return n, err
 }
 
 func (c *helperConn) Stat(ctx context.Context, key string) (Object, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sort"
 	"sync"
 
 	"github.com/curi-store/curi/cas"
@@ -73,6 +74,7 @@ func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi 
 	if err := p.Add(data, lo, nodes); err != nil {
 		return err
 	}
+	putBody(data)
 	rc.nodes.add(upperAt, upper)
 	rc.nodes.add(lowerAt, under)
 	return nil
@@ -92,7 +94,7 @@ func (rc *Recipe) readSpans(ctx context.Context, spans []span) ([]byte, error) {
 	for _, at := range spans {
 		n += at.hi - at.lo
 	}
-	b := make([]byte, n)
+	b := getBody(int(n))
 	if n == 0 {
 		return b, nil
 	}
@@ -156,15 +158,15 @@ func (s *sparseNodes) put(at int64, b []byte) {
 
 // ReadAt reads one node.
 func (s *sparseNodes) ReadAt(p []byte, off int64) (int, error) {
-	for _, r := range s.runs {
-		if off < r.outboard || off+int64(len(p)) > r.outboard+r.length {
-			continue
-		}
-		at := r.stream + off - r.outboard
-		for _, h := range s.have {
-			if at >= h.at && at+int64(len(p)) <= h.at+int64(len(h.b)) {
-				return copy(p, h.b[at-h.at:]), nil
-			}
+	// The runs are as many as the file has segments.
+	i := sort.Search(len(s.runs), func(i int) bool { return s.runs[i].outboard+s.runs[i].length > off })
+	if i == len(s.runs) || off < s.runs[i].outboard || off+int64(len(p)) > s.runs[i].outboard+s.runs[i].length {
+		return 0, io.EOF
+	}
+	at := s.runs[i].stream + off - s.runs[i].outboard
+	for _, h := range s.have {
+		if at >= h.at && at+int64(len(p)) <= h.at+int64(len(h.b)) {
+			return copy(p, h.b[at-h.at:]), nil
 		}
 	}
 	return 0, io.EOF

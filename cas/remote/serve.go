@@ -97,6 +97,12 @@ func (s *server) take(ctx context.Context, f frame) {
 			delete(s.under, f.id)
 			s.mu.Unlock()
 			s.answer(f.id, body, err)
+			switch {
+			case f.kind == askRead:
+				putBody(body)
+			case err == nil:
+				putBody(f.body) // of a request that failed, something may read it still
+			}
 		})
 	}
 }
@@ -123,7 +129,7 @@ func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) 
 		if err := d.end(); err != nil {
 			return nil, err
 		}
-		p := make([]byte, n)
+		p := getBody(int(n))
 		k, err := s.b.ReadAt(ctx, key, p, off)
 		if errors.Is(err, io.EOF) && k == len(p) {
 			err = nil

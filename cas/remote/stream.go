@@ -66,7 +66,8 @@ func (f *fetch) load(ctx context.Context, b Bucket) ([]byte, error) {
 
 func (f *fetch) loadOnce(ctx context.Context, b Bucket) ([]byte, error) {
 	key := packKey(f.pack)
-	stored := make([]byte, f.stored)
+	stored := getBody(f.stored)
+	defer putBody(stored)
 	if n, err := b.ReadAt(ctx, key, stored, f.off); err != nil && !(errors.Is(err, io.EOF) && n == len(stored)) {
 		if errors.Is(err, cas.ErrNotFound) {
 			err = fmt.Errorf("%w; it may have been collected: curi remote fsck tells", err)
@@ -77,7 +78,7 @@ func (f *fetch) loadOnce(ctx context.Context, b Bucket) ([]byte, error) {
 	for i := range f.rows {
 		total += f.rows[i].raw
 	}
-	raw := make([]byte, total)
+	raw := getBody(total)
 	rest := raw
 	for i := range f.rows {
 		r := &f.rows[i]
@@ -102,6 +103,7 @@ type fileStream struct {
 	queue  chan *fetched
 	wg     sync.WaitGroup
 	now    []byte
+	body   []byte // that now lies in
 }
 
 // fetched is a fetch under way, in the order of the spans.
@@ -222,7 +224,8 @@ func (s *fileStream) Read(p []byte) (int, error) {
 		if f.err != nil {
 			return 0, f.err
 		}
-		s.now = f.cut()
+		putBody(s.body)
+		s.now, s.body = f.cut(), f.raw
 	}
 	n := copy(p, s.now)
 	s.now = s.now[n:]
@@ -252,5 +255,7 @@ func (f *fetched) cut() []byte {
 func (s *fileStream) Close() error {
 	s.cancel(context.Canceled)
 	s.wg.Wait()
+	putBody(s.body)
+	s.now, s.body = nil, nil
 	return nil
 }

@@ -112,7 +112,7 @@ func readFrame(r *bufio.Reader) (frame, error) {
 		return frame{}, fmt.Errorf("a frame of %d bytes: %w", n, cas.ErrCorrupt)
 	}
 	f := frame{id: binary.LittleEndian.Uint32(head[4:]), kind: head[8]}
-	f.body = make([]byte, n-(frameHead-4))
+	f.body = getBody(int(n) - (frameHead - 4))
 	if _, err := io.ReadFull(r, f.body); err != nil {
 		return frame{}, io.ErrUnexpectedEOF
 	}

@@ -88,3 +88,27 @@ func TestShortAnswer(t *testing.T) {
 		sayW.Close()
 	}
 }
+
+// TestBodies: what is got has its length, whatever was given back before, and
+// two who have one have different ones.
+func TestBodies(t *testing.T) {
+	for _, n := range []int{0, 1, 1 << 10, 1 << 17, 1<<18 + 1, 4 << 20, 16 << 20, 16<<20 + 1, maxFrame} {
+		a, b := getBody(n), getBody(n)
+		if len(a) != n || len(b) != n {
+			t.Fatalf("%d bytes: %d and %d", n, len(a), len(b))
+		}
+		if n > 0 {
+			a[0], a[n-1] = 1, 1
+			b[0], b[n-1] = 2, 2
+			if a[0] != 1 || a[n-1] != 1 {
+				t.Errorf("%d bytes: both are one", n)
+			}
+		}
+		putBody(a[:0])
+		putBody(b[:n/2])
+		putBody(make([]byte, n/3)) // one from elsewhere
+		if c := getBody(n / 2); len(c) != n/2 {
+			t.Errorf("%d bytes", len(c))
+		}
+	}
+}

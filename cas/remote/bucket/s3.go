@@ -23,6 +23,8 @@ const (
 	// connectTimeout is how long an attempt to connect may take: a store that
 	// is away is told soon.
 	connectTimeout = 5 * time.Second
+	// socketBuffer is how much is read of and written to a connection at once.
+	socketBuffer = 128 << 10
 	// probeAfter is how long a connection may say nothing before it is asked
 	// whether it is still one.
 	probeAfter = 5 * time.Second
@@ -41,6 +43,7 @@ func (b *bucket) openS3(ctx context.Context, u *url.URL) error {
 		}).
 		WithTransportOptions(func(t *http.Transport) {
 			t.MaxIdleConns, t.MaxIdleConnsPerHost = connections, connections
+			t.ReadBufferSize, t.WriteBufferSize = socketBuffer, socketBuffer
 		})
 	o := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
