@@ -3,6 +3,7 @@
 # make demo    the main job on real data, twice: trained, then a cache hit
 # make bench   measures beside the bare disk and writes docs/benchmarks.md
 # make bench-peers  the same beside other tools, those that are installed
+# make bench-remote  remotes beside rclone and restic, with an S3 server on loopback
 # make peers   installs these: restic, git-annex, rclone, DVC, Curifactory
 # make fuzz    every fuzz target for FUZZTIME (default one minute)
 #
@@ -69,6 +70,10 @@ bench: build debian
 .PHONY: bench-peers
 bench-peers: build debian
 	go run ./testdata/bench -bin bin -o docs/benchmarks.md -peers -peer-python $(CACHE)/peers $(BENCH)
+
+.PHONY: bench-remote
+bench-remote: build debian
+	@s3=$$(testdata/dev/s3server.sh) && CURI_TEST_S3="$$s3" go run ./testdata/bench -bin bin -o docs/benchmarks.md -remote $(BENCH)
 
 .PHONY: peers
 peers:

@@ -26,7 +26,12 @@ type bench struct {
 
 	rows     []row
 	peerRows []peerRow
-	notes    []string
+
+	s3Addr     string // of the S3 server, once it runs
+	s3Stop     func()
+	remoteRows []remoteRow
+
+	notes []string
 }
 
 // newBench makes the working directory and an empty store.
@@ -83,6 +88,9 @@ func newBench(o options) (_ *bench, err error) {
 func (b *bench) close() {
 	if err := b.unmount(); err != nil {
 		log.Print(err)
+	}
+	if b.s3Stop != nil {
+		b.s3Stop()
 	}
 	if err := os.RemoveAll(b.dir); err != nil {
 		log.Print(err)

@@ -68,21 +68,64 @@ func TestEveryRow(t *testing.T) {
 	}
 }
 
+// Every row of remotes can be measured, and those about shares hold.
+func TestEveryRemoteRow(t *testing.T) {
+	if os.Getenv("CURI_TEST_S3") == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("CI must have an S3 server: CURI_TEST_S3 is not set (make test sets it)")
+		}
+		t.Skip("needs CURI_TEST_S3, the path of versitygw (testdata/dev/s3server.sh prints it)")
+	}
+	dir, err := os.MkdirTemp("/tmp", "curi-benchtest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	bin := filepath.Join(dir, "bin")
+	if out, err := exec.Command("go", "build", "-o", bin+"/", "../../cmd/curi", "../../cmd/curi-bucket").CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	section, err := run(options{bin: bin, dir: filepath.Join(dir, "work"), size: 40 << 20, percent: 0, rounds: 1, remote: true}, remoteParts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := 0
+	for line := range strings.Lines(section) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| work") {
+			continue
+		}
+		rows++
+		if strings.Count(line, "|") != 8 || strings.Contains(line, "NaN") {
+			t.Errorf("not a row: %s", line)
+		}
+		if strings.Contains(line, "%") && !strings.Contains(line, "| met |") {
+			t.Errorf("missed: %s", line)
+		}
+	}
+	if rows != 8 {
+		t.Errorf("%d rows, want 8:\n%s", rows, section)
+	}
+	if entries, err := os.ReadDir(filepath.Join(dir, "work")); err == nil {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
 func TestSectionsOfThePageAreKept(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "page.md")
 	disk := diskSection("- about the disk\n", []row{{what: "w", want: target{factor: 2}, n: samples{1, 2, 3}, o: samples{2, 3, 4}}})
 	other := peerSection("- about tools\n", []peerRow{{what: "p", sides: [peers]samples{{1}, {2}, nil, {30}}}})
+	remotes := remoteSection("- about remotes\n", []remoteRow{{what: "m", sides: [peers]samples{curi: {1, 2}, rclone: {3}}}, {what: "s", share: 0.124, most: 0.15}})
 	for _, step := range []struct {
-		peers   bool
 		section string
 		want    []string
 	}{
-		{true, other, []string{other}},
-		{false, "## Beside the bare disk\n\nold\n", []string{"old", other}},
-		{false, disk, []string{disk, other}},
-		{true, strings.Replace(other, "tools", "instruments", 1), []string{disk, "instruments"}},
+		{other, []string{other}},
+		{"## Beside the bare disk\n\nold\n", []string{"old", other}},
+		{remotes, []string{"old", other, remotes}},
+		{disk, []string{disk, other, remotes}},
+		{strings.Replace(other, "about tools", "about instruments", 1), []string{disk, "instruments", remotes}},
 	} {
-		if err := updatePage(page, step.peers, step.section); err != nil {
+		if err := updatePage(page, step.section); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(page)
@@ -96,6 +139,11 @@ func TestSectionsOfThePageAreKept(t *testing.T) {
 		}
 		if strings.Count(string(text), "# Benchmarks") != 1 || strings.Contains(string(text), "\n\n\n") {
 			t.Errorf("have\n%s", text)
+		}
+	}
+	for _, row := range []string{"| m | 1.50 s | 3.00 s | – | faster than both | met | 2 |", "| s | 12.4 % | – | – | ≤ 15 % | met | 1 |"} {
+		if !strings.Contains(remotes, row) {
+			t.Errorf("have\n%s", remotes)
 		}
 	}
 	if !strings.Contains(disk, "| 1.50 | ≤ 2 × the time | met | 3 | 1.42–1.75 |") {

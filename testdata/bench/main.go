@@ -23,18 +23,23 @@ func main() {
 	}
 	var o options
 	page := flag.String("o", "", "`page` to write a whole run to; without it, or with -parts, stdout only")
-	only := flag.String("parts", "", "measure these `parts` only, of "+strings.Join(partNames(diskParts), ", ")+"; with -peers of "+strings.Join(partNames(peerParts), ", "))
+	only := flag.String("parts", "", "measure these `parts` only, of "+strings.Join(partNames(diskParts), ", ")+"; with -peers of "+strings.Join(partNames(peerParts), ", ")+
+		"; with -remote of "+strings.Join(partNames(remoteParts), ", "))
 	flag.StringVar(&o.bin, "bin", "bin", "directory of curi and curifs")
 	flag.StringVar(&o.dir, "dir", "build/bench", "working directory, on the disk to measure; emptied")
 	flag.Int64Var(&o.size, "size", 1<<30, "bytes of the large file")
 	flag.IntVar(&o.percent, "percent", 100, "how many of the files of each row with many, in percent")
 	flag.IntVar(&o.rounds, "rounds", 0, "rounds of every row; 0 for each row's own number")
 	flag.BoolVar(&o.peers, "peers", false, "measure beside other tools instead of the bare disk")
+	flag.BoolVar(&o.remote, "remote", false, "measure remotes, beside rclone and restic, with the S3 server that CURI_TEST_S3 names")
 	flag.StringVar(&o.peerPython, "peer-python", "", "Python `environment` that has DVC and Curifactory (see testdata/dev/peers.sh)")
 	flag.Parse()
 
 	parts := diskParts
-	if o.peers {
+	switch {
+	case o.remote:
+		parts = remoteParts
+	case o.peers:
 		parts = peerParts
 	}
 	if *only != "" {
@@ -51,7 +56,7 @@ func main() {
 	if *page == "" || *only != "" {
 		return
 	}
-	if err := updatePage(*page, o.peers, section); err != nil {
+	if err := updatePage(*page, section); err != nil {
 		log.Fatal(err)
 	}
 }
@@ -63,6 +68,7 @@ type options struct {
 	percent    int
 	rounds     int
 	peers      bool
+	remote     bool
 	peerPython string
 }
 
@@ -108,6 +114,9 @@ func run(o options, parts []part) (string, error) {
 	about, err := b.about()
 	if err != nil {
 		return "", err
+	}
+	if o.remote {
+		return remoteSection(about, b.remoteRows), nil
 	}
 	if o.peers {
 		return peerSection(about, b.peerRows), nil

@@ -13,30 +13,32 @@ import (
 const pageHead = `# Benchmarks
 
 What Curi costs, measured on one machine in one run: both sides of a row run in turns, several rounds, and the medians count. The spread is
-the middle half of the rounds' own ratios. ` + "`make bench` and `make bench-peers`" + ` measure your machine and rewrite their section of this page.
+the middle half of the rounds' own ratios. ` + "`make bench`, `make bench-peers` and `make bench-remote`" + ` measure your machine and rewrite their section of this page.
 
 `
 
 // The sections of the page, in order, each written by its own run.
 const (
-	diskTitle = "## Beside the bare disk\n"
-	peerTitle = "## Beside other tools\n"
+	diskTitle   = "## Beside the bare disk\n"
+	peerTitle   = "## Beside other tools\n"
+	remoteTitle = "## Remotes\n"
 )
 
-// updatePage replaces a section of the page and keeps the other.
-func updatePage(path string, peers bool, section string) error {
+var titles = []string{diskTitle, peerTitle, remoteTitle}
+
+// updatePage puts a section into the page in place of the one with its title,
+// and keeps the others.
+func updatePage(path, section string) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	disk, other := sections(string(old))
-	if peers {
-		other = section
-	} else {
-		disk = section
-	}
 	text := strings.TrimRight(pageHead, "\n") + "\n"
-	for _, s := range []string{disk, other} {
+	for _, title := range titles {
+		s := sectionOf(string(old), title)
+		if strings.HasPrefix(section, title) {
+			s = section
+		}
 		if s != "" {
 			text += "\n" + strings.TrimRight(s, "\n") + "\n"
 		}
@@ -44,15 +46,20 @@ func updatePage(path string, peers bool, section string) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// sections takes a page apart; "" for one that is not there.
-func sections(page string) (disk, peers string) {
-	if i := strings.Index(page, peerTitle); i >= 0 {
-		page, peers = page[:i], page[i:]
+// sectionOf is a section of the page, up to the next; "" if it is not there.
+func sectionOf(page, title string) string {
+	i := strings.Index(page, title)
+	if i < 0 {
+		return ""
 	}
-	if i := strings.Index(page, diskTitle); i >= 0 {
-		disk = page[i:]
+	page = page[i:]
+	end := len(page)
+	for _, t := range titles {
+		if k := strings.Index(page, t); k > 0 {
+			end = min(end, k)
+		}
 	}
-	return disk, peers
+	return page[:end]
 }
 
 func diskSection(about string, rows []row) string {
@@ -94,7 +101,7 @@ func (b *bench) about() (string, error) {
 		"load before the run: " + b.load,
 	}
 	lines = append(lines, b.notes...)
-	if b.peers {
+	if b.peers || b.remote {
 		lines = append(lines, b.versions()...)
 	}
 	return "- " + strings.Join(lines, "\n- ") + "\n", nil
