@@ -101,9 +101,9 @@ func TestExecGraph(t *testing.T) {
 		t.Errorf("%+v after %q", res, events)
 	}
 	// Without keep-going nothing begins after a failure.
-	g = graphOf(t, s, dir, strings.Replace(diamond, "echo a >", "exit 3; echo a >", 1))
+	g = graphOf(t, s, dir, strings.NewReplacer("echo a >", "exit 3; echo a >", "parameter_sets", "  z: {shell: 'true'}\nparameter_sets").Replace(diamond))
 	res, events = execGraph(t, s, g, GraphOptions{})
-	if res.Failed != 1 || res.Skipped != 7 || res.Exit != 3 || !slices.Equal(events[:2], []string{"started a", "failed a"}) {
+	if res.Failed != 1 || res.Skipped != 8 || res.Exit != 3 || !slices.Equal(events[:2], []string{"started a", "failed a"}) {
 		t.Errorf("%+v after %q", res, events)
 	}
 	// A result that goes away after the look is made again.

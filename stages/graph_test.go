@@ -66,6 +66,15 @@ compare [] <train[base] <train[small-lr]`},
 	if q := g.Tasks[1].Params[0]; q.Type != "float" {
 		t.Errorf("lr is %+v", q)
 	}
+	// A parameter stays operational whatever gives its value.
+	sets := parsed(t, strings.Replace(example, "base: {}", "base: {num_gpus: 4}", 1))
+	g, err = sets.Graph(p, Selection{Stages: []string{"train"}, Params: []string{"num_gpus=8"}})
+	if q := g.Targets[0].Params[1]; err != nil || q.Raw != "8" || !q.Operational {
+		t.Errorf("%+v (%v)", q, err)
+	}
+	if g, err = sets.Graph(p, Selection{Stages: []string{"train"}}); err != nil || g.Targets[0].Params[1].Raw != "4" || !g.Targets[0].Params[1].Operational {
+		t.Errorf("%+v (%v)", g.Targets[0].Params, err)
+	}
 	for _, c := range []struct {
 		sel  Selection
 		want string
