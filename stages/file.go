@@ -79,13 +79,19 @@ func LoadFile(p Project) (*File, error) {
 	path := filepath.Join(p.Dir, FileName)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no %s in %s or above it: curi init writes one: %w", FileName, p.Dir, err)
+		return nil, noFileError{fmt.Sprintf("there is no %s in %s or above it: curi init writes one", FileName, p.Dir)}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the project's file: %w", err)
 	}
 	return ParseFile(b, path)
 }
+
+// noFileError says that a project has no file.
+type noFileError struct{ msg string }
+
+func (e noFileError) Error() string { return e.msg }
+func (e noFileError) Unwrap() error { return fs.ErrNotExist }
 
 // fileKeys are the keys at the top of a file.
 var fileKeys = []string{"project", "capture", "stages", "parameter_sets"}

@@ -151,7 +151,7 @@ func afterDash(c *cobra.Command, args []string) error {
 	case dash > 0:
 		return usagef("%s: %q stands before --; only options do, the command comes after it", c.CommandPath(), args[0])
 	case len(args) == 0:
-		return usagef("%s wants a command after --, such as: %s --name train -- python train.py", c.CommandPath(), c.CommandPath())
+		return usagef("%s wants a stage of %s, or a command after --, such as: %s --name train -- python train.py", c.CommandPath(), stages.FileName, c.CommandPath())
 	}
 	return nil
 }

@@ -88,7 +88,7 @@ func (a *app) graph(ctx context.Context, o *stageOptions, sel stages.Selection, 
 	if err != nil {
 		var fault *stages.FileError
 		if errors.Is(err, fs.ErrNotExist) && len(sel.Stages) > 0 {
-			return nil, nil, usagef("%v; a command of your own comes after --", strings.TrimSuffix(err.Error(), ": "+fs.ErrNotExist.Error()))
+			return nil, nil, usagef("%v; a command of your own comes after --", err)
 		}
 		if errors.As(err, &fault) {
 			fault.Path = shorter(fault.Path)
