@@ -14,7 +14,7 @@ import (
 // they are now: code that is not there, inputs that nothing names. elsewhere is
 // that of a [Stage]. The error is only of the look itself.
 func (f *File) CheckProject(ctx context.Context, s *cas.Store, p Project, elsewhere Elsewhere) (problems []Problem, warnings []string, err error) {
-	r := &fileReader{}
+	r := newFileReader(0)
 	b := NewBinder(s, p)
 	look := &Plan{Stage: Stage{Elsewhere: elsewhere}}
 	defer look.Release()

@@ -100,7 +100,7 @@ var fileKeys = []string{"project", "capture", "stages", "parameter_sets"}
 // store. path is for messages. What is wrong is a *[FileError] with every
 // problem at once.
 func ParseFile(b []byte, path string) (*File, error) {
-	r := &fileReader{}
+	r := newFileReader(len(b))
 	var doc yaml.Node
 	if err := yaml.Unmarshal(b, &doc); err != nil {
 		return nil, &FileError{Path: path, Problems: []Problem{syntaxProblem(err)}}

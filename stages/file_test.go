@@ -330,3 +330,24 @@ func TestSelectSets(t *testing.T) {
 		t.Errorf("all: %d of %d (%v)", len(all), len(f.Sets), err)
 	}
 }
+
+// A small file of aliases to aliases is refused, and soon.
+func TestFileOfAliases(t *testing.T) {
+	var list, merges strings.Builder
+	list.WriteString("x-0: &a0 [1, 2, 3, 4, 5, 6, 7, 8]\n")
+	merges.WriteString("x-0: &a0 {x-a: 1, outs: 2}\n")
+	for i := range 20 {
+		fmt.Fprintf(&list, "x-%d: &a%d [*a%d, *a%d, *a%d, *a%d]\n", i+1, i+1, i, i, i, i)
+		fmt.Fprintf(&merges, "x-%d: &a%d {<<: [*a%d, *a%d, *a%d, *a%d]}\n", i+1, i+1, i, i, i, i)
+	}
+	for name, text := range map[string]string{
+		"lists":  list.String() + "stages: {a: {run: [x, \"{param.p}\"], params: {p: *a20}}}",
+		"merges": merges.String() + "stages: {a: *a20, b: *a20}",
+	} {
+		_, err := ParseFile([]byte(text), "F")
+		var all *FileError
+		if !errors.As(err, &all) || !slices.ContainsFunc(all.Problems, func(p Problem) bool { return strings.Contains(p.Text, "too large with its aliases taken apart") }) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -39,23 +39,32 @@ func (e *FileError) Line(p Problem) string {
 	return fmt.Sprintf("%s:%d:%d: %s", e.Path, p.Line, p.Column, p.Text)
 }
 
-// The limits of what is read from one file, aliases taken apart: a small file
-// of aliases to aliases is not to eat the machine.
+// The limits of what is read from one file: a small file of aliases to aliases
+// is not to eat the machine.
 const (
-	maxFileNodes = 2_000_000
-	maxFileDepth = 60
+	maxAliased      = 100_000 // nodes, aliases taken apart, beyond those that the file's length allows
+	maxFileDepth    = 60
+	maxFileProblems = 1000
 )
 
 // fileReader walks the nodes of a curi.yaml and collects what is wrong.
 type fileReader struct {
 	problems []Problem
+	said     map[Problem]bool
 	nodes    int
-	full     bool // the limits were exceeded, and said so
+	most     int  // nodes
+	full     bool // that was exceeded, and said so
+}
+
+func newFileReader(size int) *fileReader {
+	// No node is shorter than a byte and what parts it from the next.
+	return &fileReader{said: map[Problem]bool{}, most: size + maxAliased}
 }
 
 func (r *fileReader) problem(n *yaml.Node, format string, args ...any) {
 	p := Problem{Line: max(n.Line, 1), Column: max(n.Column, 1), Text: fmt.Sprintf(format, args...)}
-	if !slices.Contains(r.problems, p) {
+	if !r.said[p] && len(r.problems) < maxFileProblems {
+		r.said[p] = true
 		r.problems = append(r.problems, p)
 	}
 }
@@ -76,7 +85,7 @@ func (r *fileReader) error(path string) error {
 
 // see follows an alias to its anchor, and counts; nil where there is too much.
 func (r *fileReader) see(n *yaml.Node) *yaml.Node {
-	if r.nodes++; r.nodes > maxFileNodes {
+	if r.nodes++; r.nodes > r.most {
 		if !r.full {
 			r.full = true
 			r.problem(n, "the file is too large with its aliases taken apart")
