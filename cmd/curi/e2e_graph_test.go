@@ -264,6 +264,57 @@ func TestProjectKilled(t *testing.T) {
 	})
 }
 
+// Curi is killed after each thing that it says, again and again: each call goes
+// on where the one before was, and nothing is left of any.
+func TestProjectKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	s := slowSite(t, byCopy, 3, "    resources: {cpus: 1}\n")
+	s.touch("go") // nobody waits
+	for n := 1; ; n++ {
+		j := s.begin(s.execArgv("--all", "--jobs", "2")...)
+		said := func() bool { return strings.Count(j.stderr.String(), "\n") >= n }
+		s.eventually(nil, fmt.Sprintf("%d lines, or the end", n), func() bool { return said() || !alive(strconv.Itoa(j.Process.Pid)) })
+		_ = j.Process.Signal(os.Kill)
+		if o := s.finish(j); o.status == 0 {
+			break
+		} else if o.status != 137 {
+			t.Fatal(o)
+		}
+		if n > 40 {
+			t.Fatal("it never comes to an end")
+		}
+	}
+	for _, line := range s.status() {
+		if !strings.HasSuffix(line, ": cached") {
+			t.Error(line)
+		}
+	}
+	for _, pid := range s.lines("pids") {
+		s.eventually(nil, "the orphan to end", func() bool { return !alive(pid) })
+	}
+	if text := s.ok("curi", "cat", "last.o"); strings.Count(text, "/in/x/o\n") != 3 {
+		t.Errorf("the last stage made %q", text)
+	}
+	s.ok("curi", "fsck")
+	s.wantNothingHeld()
+}
+
+// wantNothingHeld checks that nobody has a lock of a GPU, a CPU or a key.
+func (s *site) wantNothingHeld() {
+	s.t.Helper()
+	var locks []string
+	for _, pattern := range []string{"/locks/slot/*/*", "/locks/key/*"} {
+		found, _ := filepath.Glob(s.store + pattern)
+		locks = append(locks, found...)
+	}
+	if len(locks) == 0 {
+		s.t.Error("there are no locks to look at")
+	}
+	for _, lock := range locks {
+		s.eventually(nil, lock+" to be free", func() bool { return s.run("flock", "--nonblock", lock, "true").status == 0 })
+	}
+}
+
 // Two calls at once run each stage once.
 func TestTwoProjectsAtOnce(t *testing.T) {
 	t.Parallel()
