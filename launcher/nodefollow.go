@@ -55,7 +55,8 @@ func (e *execution) awaitLead(ctx context.Context, g *group, token string, state
 		switch {
 		case err != nil && !errors.Is(err, cas.ErrNotFound):
 			return l, err
-		case meant && (l.State == state || l.State == leadEnded):
+		case meant && (l.State == state || l.State == leadEnded || state == leadRuns && l.State == leadStops):
+			// A command that fails at once is past a state before it is seen.
 			return l, nil
 		case err == nil && l.State == leadEnded && said.After(e.began.Add(-silence)):
 			// It ended before this node came.

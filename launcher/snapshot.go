@@ -35,7 +35,8 @@ type snapshots struct {
 // keepSnapshots makes snapshots until the returned function is called, which
 // waits for one that is being made.
 func (r *run) keepSnapshots(ctx context.Context) (stop func()) {
-	if r.o.Snapshot <= 0 || len(r.p.Work) == 0 {
+	// Of several nodes the first has them: the work directories are the same.
+	if r.snapshots == nil || r.o.Snapshot <= 0 || len(r.p.Work) == 0 {
 		return func() {}
 	}
 	r.snapshots.on, r.snapshots.told = true, true

@@ -206,3 +206,25 @@ func TestSlurmNodes(t *testing.T) {
 	}
 	s.fails(124, "a job of 2 nodes", "curi", "stage", "exec", "--launcher", "slurm", "--no-mount", "--slurm", "nodes=2", "--name", "x", "--", "true")
 }
+
+// A command that fails at once on the first node may be over before another
+// has seen that it runs.
+func TestNodesWhoseFirstFailsAtOnce(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, byCopy)
+	s.all(s.nodes(2, "fast", "--name", "train", "--out", "model=model", "--", "sh", "-c", "exit 3"), 3)
+}
+
+// Of several nodes the first makes the snapshots.
+func TestNodesWithSnapshots(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, byCopy)
+	args := []string{"--name", "train", "--out", "model=model", "--work", "w", "--snapshot", "1ms", "--",
+		"sh", "-c", `echo x >> $SIDE/ran; until [ $(wc -l < $SIDE/ran) = 2 ]; do sleep 0.05; done
+			test $CURI_NODE = 0 && printf '\002\000\000\000\000\000\000\000{}' > {work.w}/a.safetensors; exit 3`}
+	s.all(s.nodes(2, "snap", args...), 3)
+	s.wantStarts(2)
+	if text := s.ok("sh", "-c", "find $CURI_STORE/refs/work -type f | wc -l"); strings.TrimSpace(text) != "1" {
+		t.Errorf("%s snapshots", text)
+	}
+}
