@@ -79,6 +79,9 @@ func (s *snapshots) settle(ctx context.Context, status stages.Status) {
 		err = s.drop(ctx)
 	case s.on:
 		err = s.take(ctx)
+		if list, lerr := stages.Snapshots(ctx, s.r.s, s.r.p.Key); lerr == nil && len(list) > 0 {
+			s.r.say("the store has a copy of the work directories, with checkpoint %s", list[0].Checkpoint)
+		}
 	}
 	if err != nil {
 		s.r.warn("%s", oneLine(err))

@@ -87,6 +87,7 @@ func TestSnapshotTakesThePlaceOfLostWork(t *testing.T) {
 	if res := wait(); res.Exit != 3 {
 		t.Fatalf("%+v; it said:\n%s", res, said.String())
 	}
+	wantText(t, said.String(), "the store has a copy of the work directories, with checkpoint ck/a.safetensors")
 	if got := checkpointsOf(c.snapshots(t)); !slices.Equal(got, []string{"ck/a.safetensors"}) {
 		t.Errorf("snapshots of %v", got)
 	}
