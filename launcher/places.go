@@ -134,3 +134,48 @@ func realDir(p *cas.Place) string {
 	}
 	return p.Dir()
 }
+
+// plainRoot is {root} without a mount: the place itself, by a short link
+// where the store lies too deep.
+// deepest is where below it TMPDIR is.
+func plainRoot(s *cas.Store, key, deepest string) (string, error) {
+	if root := rootIn(s.Dir(), key); shortEnough(filepath.Join(root, deepest)) {
+		return root, nil
+	}
+	if err := cas.MakeUserDir(); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMount, err)
+	}
+	link := plainLink(s)
+	for range 3 { // another call may make it at the same time
+		if to, err := os.Readlink(link); err == nil && to == s.Dir() {
+			return rootIn(link, key), nil
+		}
+		sweepLinks(cas.UserDir())
+		tmp := fmt.Sprintf("%s.%d", link, os.Getpid())
+		_ = os.Remove(tmp)
+		if err := os.Symlink(s.Dir(), tmp); err != nil {
+			return "", fmt.Errorf("make a short path to the store: %w", err)
+		}
+		if err := os.Rename(tmp, link); err != nil {
+			return "", fmt.Errorf("make a short path to the store: %w", err)
+		}
+	}
+	return rootIn(link, key), nil
+}
+
+// plainLink is the short link to a store that lies too deep.
+func plainLink(s *cas.Store) string { return filepath.Join(cas.UserDir(), s.ID()[:8]+"s") }
+
+// sweepLinks removes the short paths of stores that are gone.
+func sweepLinks(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.Type()&os.ModeSymlink == 0 {
+			continue
+		}
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			_ = os.Remove(path)
+		}
+	}
+}

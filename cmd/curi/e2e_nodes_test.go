@@ -117,17 +117,20 @@ func TestNodesFailTogether(t *testing.T) {
 		}
 		s.ok("sh", "-c", "rm -f $SIDE/begun*")
 	}
-	jobs := s.nodes(2, "kill", "--name", "train", "--out", "model=model", "--", "sh", "-c", hang)
-	s.eventually(nil, "both to begin", func() bool { return len(s.lines("begun0")) > 0 && len(s.lines("begun1")) > 0 })
-	if err := jobs[1].Process.Signal(os.Kill); err != nil {
-		t.Fatal(err)
+	for killed := range 2 {
+		jobs := s.nodes(2, fmt.Sprint("kill", killed), "--name", "train", "--out", "model=model", "--", "sh", "-c", hang)
+		s.eventually(nil, "both to begin", func() bool { return len(s.lines("begun0")) > 0 && len(s.lines("begun1")) > 0 })
+		if err := jobs[killed].Process.Signal(os.Kill); err != nil {
+			t.Fatal(err)
+		}
+		_ = jobs[killed].Wait()
+		if o := s.finish(jobs[1-killed]); o.status == 0 || !strings.Contains(o.stderr, fmt.Sprintf("node %d (", killed)) || !strings.Contains(o.stderr, ") died") {
+			t.Errorf("of a killed node %d: %s", killed, o)
+		}
+		pids := append(s.lines("begun0"), s.lines("begun1")...)
+		s.eventually(nil, "no command to be left", func() bool { return !slices.ContainsFunc(pids, alive) })
+		s.ok("sh", "-c", "rm -f $SIDE/begun*")
 	}
-	_ = jobs[1].Wait()
-	if o := s.finish(jobs[0]); o.status == 0 || !strings.Contains(o.stderr, "node 1 (") || !strings.Contains(o.stderr, ") died") {
-		t.Errorf("node 0 of a killed node 1: %s", o)
-	}
-	pids := append(s.lines("begun0"), s.lines("begun1")...)
-	s.eventually(nil, "no command to be left", func() bool { return !slices.ContainsFunc(pids, alive) })
 	s.nothingPublished()
 }
 

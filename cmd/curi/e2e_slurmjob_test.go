@@ -44,6 +44,12 @@ func (s *site) queue(job string) string {
 	return strings.TrimSpace(s.ok("squeue", "--noheader", "--format=%A %T", "--job="+job))
 }
 
+// release lets the newest job of the site, which was submitted with hold, run.
+func (s *site) release() {
+	s.t.Helper()
+	s.ok("sh", "-c", "scontrol release $(squeue --noheader --format=%A --name="+"curi-"+s.runs()[0].Run+")")
+}
+
 const untilGo = "while ! test -e $SIDE/go; do sleep 0.02; done; "
 
 // A job runs, shows what it writes while it does, and its result is that of a
@@ -149,10 +155,11 @@ func TestSlurmCodeChangesInTheQueue(t *testing.T) {
 	s := slurmSite(t, byCopy)
 	s.write("trainer.sh", "echo x >> $SIDE/ran; echo y > $1\n")
 	s.run("git", "add", "trainer.sh")
-	argv := append(s.execArgv("--launcher", "slurm", "--slurm", "begin=now+3", "--name", "train", "--out", "model=model"), "--", "sh", "trainer.sh", "{out.model}")
+	argv := append(s.execArgv("--launcher", "slurm", "--slurm", "hold", "--name", "train", "--out", "model=model"), "--", "sh", "trainer.sh", "{out.model}")
 	j := s.begin(argv...)
 	s.eventually(j, "the job to wait", func() bool { return strings.Contains(j.stderr.String(), "waits in the queue") })
 	s.write("trainer.sh", "echo x >> $SIDE/ran; echo z > $1\n")
+	s.release()
 	if o := s.finish(j); o.status != 124 || !strings.Contains(o.stderr, "trainer.sh changed") {
 		t.Errorf("a job whose code changed: %s", o)
 	}
@@ -193,7 +200,7 @@ func TestSlurmInterrupt(t *testing.T) {
 // it, before it begins and while it runs, and nothing is submitted twice.
 func TestSlurmOutlivesItsSubmitter(t *testing.T) {
 	s := slurmSite(t, byCopy)
-	argv := s.batchArgv("echo x >> $SIDE/ran; echo begun; "+untilGo+"echo weights > {out.model}", "--slurm", "begin=now+2")
+	argv := s.batchArgv("echo x >> $SIDE/ran; echo begun; "+untilGo+"echo weights > {out.model}", "--slurm", "hold")
 	j := s.begin(argv...)
 	s.eventually(j, "the job to wait", func() bool { return strings.Contains(j.stderr.String(), "waits in the queue") })
 	if err := j.Process.Kill(); err != nil {
@@ -209,12 +216,13 @@ func TestSlurmOutlivesItsSubmitter(t *testing.T) {
 	}
 	// A second call, a local one too, waits for the job.
 	second := s.begin(argv...)
-	local := s.begin(without(argv, "--launcher", "slurm", "--slurm", "begin=now+2")...)
+	local := s.begin(without(argv, "--launcher", "slurm", "--slurm", "hold")...)
 	attached := s.begin("curi", "attach", "--json", run.Run)
 	hung := s.begin("curi", "attach", run.Run)
 	for _, j := range []*job{second, local} {
 		s.eventually(j, "a call to wait for the job", func() bool { return strings.Contains(j.stderr.String(), "job "+run.Job+" of Slurm") })
 	}
+	s.release()
 	for _, j := range []*job{attached, hung, second} {
 		s.eventually(j, "the output", func() bool { return strings.Contains("\n"+j.stderr.String()+"\n"+j.stdout.String(), "\nbegun\n") })
 	}
@@ -249,7 +257,7 @@ func TestSlurmSubmitterDiesInTheGap(t *testing.T) {
 	// It never returns once the job is submitted.
 	s.write("fake/sbatch", "#!/bin/sh\nenv PATH=/usr/bin sbatch \"$@\" >$SIDE/id && echo $$ > $SIDE/submitted && exec sleep 600\n")
 	s.ok("chmod", "755", "fake/sbatch")
-	argv := s.batchArgv("echo x >> $SIDE/ran; "+untilGo+"echo weights > {out.model}", "--slurm", "begin=now+2")
+	argv := s.batchArgv("echo x >> $SIDE/ran; "+untilGo+"echo weights > {out.model}", "--slurm", "hold")
 	plain := s.env
 	for _, v := range plain {
 		if path, ok := strings.CutPrefix(v, "PATH="); ok {
@@ -266,6 +274,7 @@ func TestSlurmSubmitterDiesInTheGap(t *testing.T) {
 	s.env = plain
 	second := s.begin(argv...)
 	s.eventually(second, "the second call to find the job", func() bool { return strings.Contains(second.stderr.String(), "job "+s.lines("id")[0]) })
+	s.release()
 	s.touch("go")
 	if o := s.finish(second); o.status != 0 {
 		t.Errorf("the second call: %s", o)
@@ -355,45 +364,6 @@ func TestSlurmPreempted(t *testing.T) {
 	if tries := s.lines("tries"); strings.Join(tries, " ") != "1 2" {
 		t.Errorf("the tries were %v", tries)
 	}
-}
-
-// With --places the places lie where they are wanted, from try to try, and go
-// with the rest when they are old; a job of several nodes wants that.
-func TestPlaces(t *testing.T) {
-	t.Parallel()
-	s := newSite(t, byCopy)
-	places, err := os.MkdirTemp("/tmp", "curi-p-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(places) })
-	argv := func(options ...string) []string {
-		argv := append([]string{"curi", "stage", "exec", "--json", "--name", "train", "--in", "d=digits", "--out", "model=model", "--work", "w"}, options...)
-		return append(argv, "--", "sh", "-c", `echo {root} >> $SIDE/roots; test -e $SIDE/go || { echo c > {work.w}/c; exit 3; }; cat {in.d}/numbers.txt {work.w}/c > {out.model}`)
-	}
-	s.fails(3, "", argv("--places", places)...)
-	s.fails(3, "", argv("--no-mount")...)
-	s.touch("go")
-	r := decode[result](s, s.ok(argv("--places", places)...))
-	if s.read(r.Outputs["model"].Path) != "1 2 3 4\nc\n" {
-		t.Error("the work directory did not come along")
-	}
-	roots := s.lines("roots")
-	if len(roots) != 3 || roots[0] != roots[2] || !strings.HasPrefix(roots[0], places+"/") || strings.HasPrefix(roots[1], places) {
-		t.Errorf("the places were at %v", roots)
-	}
-	if text := s.ok("curi", "cat", r.Run+".work/w/c"); text != "c\n" {
-		t.Errorf("the work directory holds %q", text)
-	}
-	s.fails(124, "make it, on a filesystem", argv("--places", places+"/none", "--force")...)
-	s.fails(124, "longer than the 60 bytes", argv("--places", s.dir, "--force")...)
-	s.fails(124, "another filesystem", argv("--places", "/dev", "--force")...)
-	s.ok("find", places, s.store+"/at/", "-exec", "touch", "-h", "-d", "30 days ago", "{}", "+")
-	s.ok("curi", "gc")
-	if left := s.ok("find", places, "-mindepth", "1"); left != "" {
-		t.Errorf("left after a collection: %s", left)
-	}
-	s.ok("curi", "fsck")
 }
 
 // What a job mounts ends with it: a run of another job, or of none, is not in

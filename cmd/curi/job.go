@@ -90,6 +90,8 @@ func (a *app) slurm(c *cobra.Command, o *stageOptions, self string) (*launcher.S
 		return nil, usagef("curi stage exec: --slurm and --detach are for --launcher slurm")
 	case o.launcher == "local":
 		return nil, nil
+	case o.launcher == "slurm" && o.detach && o.push == pushRequired:
+		return nil, usagef("curi stage exec: --detach and --push required exclude each other: what the job publishes is not waited for")
 	case o.launcher != "slurm":
 		return nil, usagef("curi stage exec --launcher %s: want local or slurm", o.launcher)
 	}
