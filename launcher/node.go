@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/curi-store/curi/cas"
@@ -89,6 +90,8 @@ const (
 	nodesLeave  = 20 * time.Second
 
 	lookPatience = 3 * time.Second
+	// To ask whether a node lives writes to the file server.
+	askNodes = 2 * time.Second
 )
 
 // leadState is how far the first node is.
@@ -145,11 +148,14 @@ type group struct {
 	key    string
 	prefix string // node/<key>/<group>/
 	nodes  *Nodes
+
+	mu    sync.Mutex
+	asked map[int]time.Time // when a node was last looked for, by rank
 }
 
 func (e *execution) group() *group {
 	key := e.p.Key.String()
-	return &group{s: e.s, key: key, prefix: "node/" + key + "/" + e.o.Nodes.group() + "/", nodes: e.o.Nodes}
+	return &group{s: e.s, key: key, prefix: "node/" + key + "/" + e.o.Nodes.group() + "/", nodes: e.o.Nodes, asked: map[int]time.Time{}}
 }
 
 // lockName is that of the lock that a node holds while it is there.
@@ -175,8 +181,22 @@ func (g *group) enter(ctx context.Context, what string) (*cas.Lock, error) {
 	return lock, err
 }
 
-// gone reports whether a node is not there, or no more.
+// gone reports whether a node is not there, or no more. It is not asked often:
+// in between a node counts as there.
 func (g *group) gone(ctx context.Context, rank int) (bool, error) {
+	g.mu.Lock()
+	wait := time.Since(g.asked[rank]) < askNodes
+	if !wait {
+		g.asked[rank] = time.Now()
+	}
+	g.mu.Unlock()
+	if wait {
+		return false, nil
+	}
+	return g.goneNow(ctx, rank)
+}
+
+func (g *group) goneNow(ctx context.Context, rank int) (bool, error) {
 	lock, err := g.s.Lock(ctx, g.lockName(rank), "look for node "+strconv.Itoa(rank), nil)
 	if errors.Is(err, cas.ErrBusy) {
 		return false, nil

@@ -19,11 +19,12 @@ type leader struct {
 	lock *cas.Lock
 	e    *execution
 
-	mu   sync.Mutex
-	says lead
-	seen map[int]bool // nodes that came
-	halt chan halt    // why the command here is to end: another node's did
-	once sync.Once
+	telling sync.Mutex
+	says    lead
+	seen    map[int]bool   // nodes that came
+	dead    map[int]string // tokens of nodes that came to an earlier run; only watch has them
+	halt    chan halt      // why the command here is to end: another node's did
+	once    sync.Once
 }
 
 // execLeader is Exec for the first node.
@@ -35,7 +36,7 @@ func (e *execution) execLeader(ctx context.Context, exec func() (*Result, error)
 	}
 	defer lock.Release()
 	defer e.keepBeating(lock)()
-	l := &leader{group: g, lock: lock, e: e, says: lead{State: leadWaits, Host: thisNode().Host, Tokens: map[string]string{}}, seen: map[int]bool{}, halt: make(chan halt, 1)}
+	l := &leader{group: g, lock: lock, e: e, says: lead{State: leadWaits, Host: thisNode().Host, Tokens: map[string]string{}}, seen: map[int]bool{}, dead: map[int]string{}, halt: make(chan halt, 1)}
 	if err := g.setLead(ctx, l.says); err != nil {
 		return nil, err
 	}
@@ -53,8 +54,8 @@ func (e *execution) execLeader(ctx context.Context, exec func() (*Result, error)
 
 // say tells the other nodes something new.
 func (l *leader) say(ctx context.Context, change func(*lead)) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	l.telling.Lock()
+	defer l.telling.Unlock()
 	change(&l.says)
 	return l.setLead(ctx, l.says)
 }
@@ -86,17 +87,25 @@ func (l *leader) look(ctx context.Context, rank int) error {
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
+	l.telling.Lock()
 	known, runs, run := l.says.Tokens[strconv.Itoa(rank)] == a.Token, l.says.State == leadRuns, l.says.Run
-	l.mu.Unlock()
+	l.telling.Unlock()
 	if !known {
-		gone, err := l.gone(ctx, rank)
-		if err != nil || gone {
-			return err // of an earlier run
+		// One that is gone, of an earlier run, never comes back: another has
+		// another token.
+		if l.dead[rank] == a.Token {
+			return nil
 		}
-		l.mu.Lock()
+		gone, err := l.goneNow(ctx, rank)
+		if gone {
+			l.dead[rank] = a.Token
+		}
+		if err != nil || gone {
+			return err
+		}
+		l.telling.Lock()
 		l.seen[rank] = true
-		l.mu.Unlock()
+		l.telling.Unlock()
 		return l.say(ctx, func(s *lead) { s.Tokens[strconv.Itoa(rank)] = a.Token })
 	}
 	if !runs {
@@ -146,9 +155,9 @@ func (l *leader) collect(ctx context.Context, run string) ([]part, error) {
 			if err != nil {
 				return nil, err
 			}
-			l.mu.Lock()
+			l.telling.Lock()
 			came := l.seen[rank]
-			l.mu.Unlock()
+			l.telling.Unlock()
 			if _, err := l.part(ctx, run, rank); gone && came && errors.Is(err, cas.ErrNotFound) {
 				return nil, fmt.Errorf("%w: node %d died before it said how its command ended: nothing is published", ErrRefused, rank)
 			}
@@ -190,11 +199,15 @@ func (l *leader) farewell(ctx context.Context) {
 	for deadline := time.Now().Add(nodesLeave); time.Now().Before(deadline); time.Sleep(lookNodes) {
 		left := 0
 		for rank := 1; rank < l.nodes.Count; rank++ {
-			l.mu.Lock()
+			l.telling.Lock()
 			came := l.seen[rank]
-			l.mu.Unlock()
-			gone, err := l.gone(ctx, rank)
-			if came && gone && err == nil {
+			l.telling.Unlock()
+			_, err := l.s.Ref(ctx, l.arrivalRef(rank))
+			gone := errors.Is(err, cas.ErrNotFound)
+			if !gone {
+				gone, _ = l.gone(ctx, rank)
+			}
+			if came && gone {
 				left++
 			}
 		}
