@@ -254,6 +254,7 @@ func (e *execution) execNode(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	e.o.NoMount = true
+	e.o.Retries = 0 // the nodes would have to agree on each try
 	e.sig = catchSignals(ctx)
 	defer e.sig.stop()
 	exec := e.execFollower

@@ -53,7 +53,7 @@ func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res
 		if o.Nodes, err = FindNodes(o.Environ, plan, ""); err != nil {
 			return nil, true, err
 		}
-		b.opts.NoMount = true
+		b.opts.NoMount, b.opts.Retries = true, 0
 	}
 	plan.Environ = o.Environ
 	o.Force, o.Fresh, o.NoMount, o.Timeout, o.Grace = b.opts.Force, b.opts.Fresh, b.opts.NoMount, b.opts.Timeout, b.opts.Grace

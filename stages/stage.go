@@ -33,8 +33,9 @@ type Stage struct {
 	Dir string // the caller's directory, absolute: the command runs there
 
 	// Environ is where --env without a value, --tool commands and PYTHONPATH
-	// look; nil is the environment of this process.
-	Environ []string
+	// look; nil is the environment of this process. It may hold secrets, and is
+	// not stored with a plan.
+	Environ []string `json:"-"`
 	// Elsewhere, if it is set, finds what a REF means on a remote.
 	Elsewhere Elsewhere `json:"-"`
 	// StdinReader is what Stdin "-" reads, to its end; nil is the standard
