@@ -23,13 +23,15 @@ type batch struct {
 
 // RunJob runs the stage of a key in the job of the batch system that was
 // submitted for it under a name. It returns what Exec would. A job that was
-// withdrawn meanwhile is refused. leads is false where this call is one of
-// several nodes and not the first: how the job ends is not its to say.
+// withdrawn meanwhile is refused. over says that the
+// job is, and that the caller is to call [EndJob] as the last thing it does: who
+// follows the job looks no further. It is false where Slurm has the last word,
+// and for every node of several but the first.
 //
 // Slurm says with SIGUSR1 that the time limit is near: the command gets SIGTERM
 // to save what it has, and if something new lies in its work directories then,
 // the job is requeued, to go on from there.
-func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res *Result, leads bool, err error) {
+func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res *Result, over bool, err error) {
 	o.setDefaults()
 	// First of all: by default it would end the job.
 	warned := make(chan os.Signal, 1)
@@ -65,9 +67,12 @@ func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res
 	e.sig.standFor(warned, syscall.SIGTERM)
 	switch {
 	case o.Nodes == nil:
-		res, err = e.runJob(ctx)
+		res, over, err = e.runJob(ctx)
 	case o.Nodes.Rank == 0:
-		res, err = e.execLeader(ctx, func() (*Result, error) { return e.runJob(ctx) })
+		res, err = e.execLeader(ctx, func() (res *Result, err error) {
+			res, over, err = e.runJob(ctx)
+			return res, err
+		})
 	default:
 		res, err = e.execFollower(e.sig.ctx)
 		if sig := e.sig.caught(); sig != 0 && errors.Is(err, context.Canceled) {
@@ -75,15 +80,11 @@ func RunJob(ctx context.Context, s *cas.Store, key, name string, o Options) (res
 		}
 		return res, false, err
 	}
-	return res, true, err
+	return res, over, err
 }
 
-// runJob runs the stage and says what becomes of the job.
-func (e *execution) runJob(ctx context.Context) (*Result, error) {
-	var (
-		res *Result
-		err error
-	)
+// runJob runs the stage and says whether the job is over then.
+func (e *execution) runJob(ctx context.Context) (res *Result, over bool, err error) {
 	if !e.o.Force {
 		res, err = e.hit(ctx)
 	}
@@ -94,21 +95,19 @@ func (e *execution) runJob(ctx context.Context) (*Result, error) {
 	sig := e.sig.caught()
 	if sig != 0 && res == nil && errors.Is(err, context.Canceled) {
 		// Nothing ran: a job that Slurm ended may begin anew.
-		return e.result(128 + int(sig)), nil
+		return e.result(128 + int(sig)), false, nil
 	}
 	if err != nil {
-		return nil, err // the caller knows its exit status, and calls EndJob
+		return nil, true, err
 	}
 	if sig == syscall.SIGTERM {
 		if !e.sig.stoodFor.Load() {
-			return res, nil // Slurm ends the job, or runs it again: it will say
+			return res, false, nil // Slurm ends the job, or runs it again: it will say
 		}
 		requeued, err := e.requeue(ctx)
-		if requeued || err != nil {
-			return res, err
-		}
+		return res, !requeued, err
 	}
-	return res, EndJob(ctx, e.s, e.batch.job.Key, e.batch.job.Name, res.Exit)
+	return res, true, nil
 }
 
 // EndJob notes that a job is over. A run that it never began is marked as

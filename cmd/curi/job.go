@@ -41,24 +41,27 @@ func (a *app) job(ctx context.Context, o *stageOptions, key, name string) error 
 	opts.Owe = func(ctx context.Context, k stages.Key, res stages.Result) error { return owe(ctx, s, k, res) }
 	a.leaveOwed = o.offline || o.push == pushLater
 	a.stopSignals() // the launcher takes them from here
-	res, leads, err := launcher.RunJob(ctx, s, key, name, opts)
+	res, over, err := launcher.RunJob(ctx, s, key, name, opts)
+	ctx = context.WithoutCancel(ctx)
+	if over && err == nil && res.Exit == 0 && !res.Cached {
+		err = a.publishResult(ctx, s, res.Run, o.pushWhen())
+	}
+	status := exitStatus(ctx, err)
 	if err != nil {
-		if !leads {
-			return err
+		a.warn("%s", wayOut(err))
+	} else {
+		status = res.Exit
+	}
+	if over {
+		// The last thing: who follows the job has seen all of it.
+		if err := launcher.EndJob(ctx, s, key, name, status); err != nil {
+			a.warn("%s", oneLine(err.Error()))
 		}
-		// Whoever waits for the job is to see how it ended.
-		if eerr := launcher.EndJob(ctx, s, key, name, exitStatus(ctx, err)); eerr != nil {
-			a.warn("%s", oneLine(eerr.Error()))
-		}
-		return err
 	}
-	if res.Exit != 0 {
-		return &statusError{status: res.Exit}
+	if status != 0 {
+		return &statusError{status: status}
 	}
-	if res.Cached || !leads {
-		return nil
-	}
-	return a.publishResult(ctx, s, res.Run, o.pushWhen())
+	return nil
 }
 
 // pushWhen is when the result goes to remotes.
