@@ -127,6 +127,9 @@ func namedRuns(ctx context.Context, s *cas.Store) (map[string]bool, error) {
 			return nil, fmt.Errorf("looking for what is named (nothing was removed): %w", err)
 		}
 		all, err := s.Versions(ctx, v.Name)
+		if isNotFound(err) {
+			continue // it was just removed
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -122,7 +122,10 @@ func (r *rig) ran() string {
 
 func twoHosts(t *testing.T) (r *rig, a, b *host) {
 	r = newRig(t)
-	return r, newHost(r, "node-a"), newHost(r, "node-b")
+	a, b = newHost(r, "node-a"), newHost(r, "node-b")
+	// Whatever failed, the commands are to end before the rig does.
+	t.Cleanup(func() { _ = os.WriteFile(r.side+"/go", nil, 0o644) })
+	return r, a, b
 }
 
 // stopped is a process of the machine that was stopped, or 0.
