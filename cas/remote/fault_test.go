@@ -70,6 +70,13 @@ func (p *faultProxy) happened(fault string) {
 	p.did[fault]++
 }
 
+// count is how often a fault happened.
+func (p *faultProxy) count(fault string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.did[fault]
+}
+
 func drop(w http.ResponseWriter) {
 	c, _, err := w.(http.Hijacker).Hijack()
 	if err != nil {
@@ -221,9 +228,11 @@ func TestFaults(t *testing.T) {
 			t.Errorf("version %d: %v %v", n, v.Tree, err)
 		}
 	}
-	t.Log(proxy.did)
 	for _, f := range allFaults {
-		if f != "stale list" && proxy.did[f] == 0 {
+		t.Log(f, proxy.count(f))
+	}
+	for _, f := range allFaults {
+		if f != "stale list" && proxy.count(f) == 0 {
 			t.Errorf("fault %q never happened", f)
 		}
 	}
@@ -252,7 +261,7 @@ func TestStaleList(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if proxy.did["stale list"] == 0 {
+	if proxy.count("stale list") == 0 {
 		t.Error("no listing was stale")
 	}
 	proxy.hurt(0)
@@ -271,8 +280,8 @@ func TestAway(t *testing.T) {
 		if _, err := Open(t.Context(), b, Options{}); !errors.Is(err, ErrAway) {
 			t.Fatalf("an error that says that it is away is wanted: %v", err)
 		}
-		if proxy.did["503"] != i {
-			t.Errorf("%d requests after %d calls", proxy.did["503"], i)
+		if proxy.count("503") != i {
+			t.Errorf("%d requests after %d calls", proxy.count("503"), i)
 		}
 	}
 	proxy.hurt(0)
@@ -280,11 +289,11 @@ func TestAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy.hurt(1, "503")
-	before := proxy.did["503"]
+	before := proxy.count("503")
 	if _, err := b.Stat(t.Context(), "x"); !errors.Is(err, ErrAway) {
 		t.Errorf("%v", err)
 	}
-	if n := proxy.did["503"] - before; n != 4 {
+	if n := proxy.count("503") - before; n != 4 {
 		t.Errorf("tried %d times", n)
 	}
 }
@@ -307,7 +316,7 @@ func TestLostAnswer(t *testing.T) {
 	if err := s.create(t.Context(), 3, []byte(newToken())); !errors.Is(err, cas.ErrExists) {
 		t.Errorf("another's number: %v", err)
 	}
-	if proxy.did["drop after"] == 0 {
+	if proxy.count("drop after") == 0 {
 		t.Error("no answer was lost")
 	}
 }
