@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"testing"
 
 	"github.com/curi-store/curi/cas"
@@ -15,8 +16,10 @@ import (
 type memBucket struct {
 	Bucket
 	objects map[string][]byte
-	reads   int
-	bytes   int
+
+	mu    sync.Mutex // of what follows
+	reads int
+	bytes int
 }
 
 func (b *memBucket) ReadAt(_ context.Context, key string, p []byte, off int64) (int, error) {
@@ -24,12 +27,14 @@ func (b *memBucket) ReadAt(_ context.Context, key string, p []byte, off int64) (
 	if !ok {
 		return 0, cas.ErrNotFound
 	}
-	b.reads++
-	if off >= int64(len(data)) {
-		return 0, io.EOF
+	n := 0
+	if off < int64(len(data)) {
+		n = copy(p, data[off:])
 	}
-	n := copy(p, data[off:])
+	b.mu.Lock()
+	b.reads++
 	b.bytes += n
+	b.mu.Unlock()
 	if n < len(p) {
 		return n, io.EOF
 	}
