@@ -54,22 +54,35 @@ func getXattr(path, name string) (string, error) {
 	}
 }
 
-// metaXattrs returns the user.curi.* extended attributes of path.
-func metaXattrs(path string) (Attrs, error) {
+// xattrs returns the extended attributes of path whose names have a prefix. One
+// that is removed meanwhile was not there.
+func xattrs(path, prefix string) (Attrs, error) {
 	names, err := listXattrs(path)
 	if err != nil {
 		return nil, err
 	}
 	var a Attrs
 	for _, name := range names {
-		if !strings.HasPrefix(name, MetaPrefix) {
+		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
 		v, err := getXattr(path, name)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
 		a = a.With(name, v)
+	}
+	return a, nil
+}
+
+// metaXattrs returns the user.curi.* extended attributes of path.
+func metaXattrs(path string) (Attrs, error) {
+	a, err := xattrs(path, MetaPrefix)
+	if err != nil {
+		return nil, err
 	}
 	if err := a.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, ErrInvalid)
@@ -79,21 +92,4 @@ func metaXattrs(path string) (Attrs, error) {
 
 // userXattrs returns the user.* extended attributes of path, which any program
 // may have set.
-func userXattrs(path string) (Attrs, error) {
-	names, err := listXattrs(path)
-	if err != nil {
-		return nil, err
-	}
-	var a Attrs
-	for _, name := range names {
-		if !strings.HasPrefix(name, "user.") {
-			continue
-		}
-		v, err := getXattr(path, name)
-		if err != nil {
-			return nil, err
-		}
-		a = a.With(name, v)
-	}
-	return a, nil
-}
+func userXattrs(path string) (Attrs, error) { return xattrs(path, "user.") }

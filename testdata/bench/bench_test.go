@@ -60,8 +60,8 @@ func TestEveryRow(t *testing.T) {
 			t.Errorf("not a row: %s", line)
 		}
 	}
-	if rows != 17 {
-		t.Errorf("%d rows, want 17:\n%s", rows, section)
+	if rows != 18 {
+		t.Errorf("%d rows, want 18:\n%s", rows, section)
 	}
 	if entries, err := os.ReadDir(filepath.Join(dir, "work")); err == nil {
 		t.Errorf("left behind: %v", entries)
