@@ -165,7 +165,14 @@ func (c *collector) sweepViews(ctx context.Context) error {
 		if d, err := ParseDigest(e.Name()); err != nil || c.m.trees[d] || c.o.DryRun {
 			continue
 		}
-		if err := removeAll(path); err != nil {
+		// By another name first: what is cut off must not pass for a view of a tree
+		// that is stored again.
+		gone := filepath.Join(dir, tempView+randomHex(8))
+		err := os.Rename(path, gone)
+		if err == nil {
+			err = removeAll(gone)
+		}
+		if err != nil {
 			// Derived, and perhaps another user's: no reason to keep the rest.
 			c.s.log.Warn("a view could not be removed", "err", err)
 		}
