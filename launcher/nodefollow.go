@@ -165,19 +165,8 @@ func (r *run) prepareFollower(ctx context.Context, l lead) error {
 		return err
 	}
 	dir := r.dir()
-	for _, d := range []string{"out", "logs", "tmp"} {
-		if err := makeDir(filepath.Join(dir, d)); err != nil {
-			return err
-		}
-	}
-	for _, out := range r.p.Outputs {
-		d := filepath.Join(dir, "out", out.Name)
-		if !out.Dir {
-			d = filepath.Dir(filepath.Join(d, filepath.FromSlash(out.Path)))
-		}
-		if err := makeDir(d); err != nil {
-			return err
-		}
+	if err := r.makePlaces(dir, "out", "logs", "tmp"); err != nil {
+		return err
 	}
 	// A short path to a deep store is a link on each machine.
 	root := l.Root

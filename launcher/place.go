@@ -75,19 +75,8 @@ func (r *run) preparePlace(ctx context.Context, last lastTry) error {
 			return err
 		}
 	}
-	for _, d := range []string{"out", "logs", "tmp", "work"} {
-		if err := makeDir(filepath.Join(dir, d)); err != nil {
-			return err
-		}
-	}
-	for _, out := range r.p.Outputs {
-		d := filepath.Join(dir, "out", out.Name)
-		if !out.Dir {
-			d = filepath.Dir(filepath.Join(d, filepath.FromSlash(out.Path)))
-		}
-		if err := makeDir(d); err != nil {
-			return err
-		}
+	if err := r.makePlaces(dir, "out", "logs", "tmp", "work"); err != nil {
+		return err
 	}
 	if err := r.beginFrom(ctx, filepath.Join(kept, "work")); err != nil {
 		return err
@@ -337,4 +326,24 @@ func holdsFiles(dir string) (bool, error) {
 		return nil
 	})
 	return found, err
+}
+
+// makePlaces makes directories of a run below dir, and those that its outputs
+// are written to.
+func (r *run) makePlaces(dir string, names ...string) error {
+	for _, d := range names {
+		if err := makeDir(filepath.Join(dir, d)); err != nil {
+			return err
+		}
+	}
+	for _, out := range r.p.Outputs {
+		d := filepath.Join(dir, "out", out.Name)
+		if !out.Dir {
+			d = filepath.Dir(filepath.Join(d, filepath.FromSlash(out.Path)))
+		}
+		if err := makeDir(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
