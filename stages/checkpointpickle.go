@@ -383,19 +383,25 @@ func (p *pickle) persist(op byte) error {
 	return p.push(nil)
 }
 
+// className reads the module of a class and its name there, a line each.
+func (p *pickle) className() (string, error) {
+	module, err := p.line()
+	if err != nil {
+		return "", err
+	}
+	name, err := p.line()
+	return module + "." + name, err
+}
+
 // object makes classes, and objects of them, by name.
 func (p *pickle) object(op byte) error {
 	switch op {
 	case 'c': // GLOBAL
-		module, err := p.line()
+		name, err := p.className()
 		if err != nil {
 			return err
 		}
-		name, err := p.line()
-		if err != nil {
-			return err
-		}
-		return p.push(pickleClass(module + "." + name))
+		return p.push(pickleClass(name))
 	case 0x93: // STACK_GLOBAL
 		if len(p.stack) < 2 {
 			return errPickle
@@ -407,15 +413,11 @@ func (p *pickle) object(op byte) error {
 		if _, err := p.marked(); err != nil {
 			return err
 		}
-		module, err := p.line()
+		name, err := p.className()
 		if err != nil {
 			return err
 		}
-		name, err := p.line()
-		if err != nil {
-			return err
-		}
-		return p.push(&pickleObject{module + "." + name})
+		return p.push(&pickleObject{name})
 	case 'o': // OBJ
 		items, err := p.marked()
 		if err != nil || len(items) == 0 {
