@@ -105,8 +105,10 @@ func (rc *Recipe) Root() Node {
 	return Node{cas.Entry{Kind: cas.KindDir, Digest: h.root, Size: h.bytes}, place{0, h.rootLen}}
 }
 
-// Files and Bytes are how much the tree holds, as the recipe has it.
+// Files is how many files the tree has, as the recipe has it.
 func (rc *Recipe) Files() int64 { return rc.head.files }
+
+// Bytes is how many bytes the files of the tree have, as the recipe has it.
 func (rc *Recipe) Bytes() int64 { return rc.head.bytes }
 
 // Node is an entry of a tree, verified, and where what it names lies.
