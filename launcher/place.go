@@ -207,10 +207,7 @@ func (r *run) paths(root string) stages.Places {
 		pl.In[in.Name] = filepath.Join(root, "in", in.Name, filepath.FromSlash(in.Single))
 	}
 	for _, out := range r.p.Outputs {
-		pl.Out[out.Name] = filepath.Join(root, "out", out.Name)
-		if !out.Dir {
-			pl.Out[out.Name] = filepath.Join(pl.Out[out.Name], filepath.FromSlash(out.Path))
-		}
+		pl.Out[out.Name] = outPath(filepath.Join(root, "out"), out)
 	}
 	for _, w := range r.p.Work {
 		pl.Work[w] = filepath.Join(root, "work", w)
@@ -337,9 +334,9 @@ func (r *run) makePlaces(dir string, names ...string) error {
 		}
 	}
 	for _, out := range r.p.Outputs {
-		d := filepath.Join(dir, "out", out.Name)
+		d := outPath(filepath.Join(dir, "out"), out)
 		if !out.Dir {
-			d = filepath.Dir(filepath.Join(d, filepath.FromSlash(out.Path)))
+			d = filepath.Dir(d)
 		}
 		if err := makeDir(d); err != nil {
 			return err

@@ -93,11 +93,7 @@ func (sc *Scratch) Written() []stages.Output {
 
 // Path is where an output lies.
 func (sc *Scratch) Path(out stages.Output) string {
-	dir := filepath.Join(sc.Dir, "out", out.Name)
-	if out.Dir {
-		return dir
-	}
-	return filepath.Join(dir, filepath.FromSlash(out.Path))
+	return outPath(filepath.Join(sc.Dir, "out"), out)
 }
 
 // planOf is as much of a run's plan as its record tells.
