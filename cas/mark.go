@@ -255,6 +255,11 @@ func (m *marker) tree(ctx context.Context, d Digest, depth int) error {
 
 // digestsIn lists the digests that the store has in one of its rooms, in order.
 func (s *Store) digestsIn(ctx context.Context, room string) ([]Digest, error) {
+	return s.digestsOf(ctx, room, "")
+}
+
+// digestsOf lists those of which there is a file with a suffix.
+func (s *Store) digestsOf(ctx context.Context, room, suffix string) ([]Digest, error) {
 	dir := filepath.Join(s.dir, room)
 	shards, err := os.ReadDir(dir)
 	if noFile(err) {
@@ -276,7 +281,8 @@ func (s *Store) digestsIn(ctx context.Context, room string) ([]Digest, error) {
 			return nil, fmt.Errorf("list %s: %w", dir, err)
 		}
 		for _, e := range ents {
-			if d, err := ParseDigest(e.Name()); err == nil && strings.HasPrefix(e.Name(), sh.Name()) {
+			name, ok := strings.CutSuffix(e.Name(), suffix)
+			if d, err := ParseDigest(name); ok && err == nil && strings.HasPrefix(name, sh.Name()) {
 				all = append(all, d)
 			}
 		}

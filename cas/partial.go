@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // A partial blob is a large blob of which the store has some groups, each
@@ -120,7 +122,7 @@ func (p *Partial) readMap(ctx context.Context) error {
 	head[8] = partialVersion
 	binary.LittleEndian.PutUint64(head[16:], uint64(p.size))
 	copy(head[24:], thisSystem())
-	known := int64(len(b)) == p.mapSize() && bytes.Equal(b[:24], head[:24])
+	known := int64(len(b)) == p.mapSize() && bytes.Equal(b[:24], head[:24]) && p.hasFiles()
 	if !known {
 		b = append(head, make([]byte, p.mapSize()-partialHeader)...)
 	}
@@ -141,6 +143,17 @@ func (p *Partial) readMap(ctx context.Context) error {
 		return storeError(err)
 	}
 	return p.bits.Truncate(p.mapSize())
+}
+
+// hasFiles reports whether what a map is about is there. A map is left alone
+// where whoever made the blob one of the store died before he had removed it.
+func (p *Partial) hasFiles() bool {
+	data, err := p.data.Stat()
+	if err != nil || data.Size() != p.size {
+		return false
+	}
+	nodes, err := p.nodes.Stat()
+	return err == nil && nodes.Size() > 0
 }
 
 // recheck drops the groups from the map that do not lead to the digest: a
@@ -185,6 +198,9 @@ func (s *Store) openShared(path string) (*os.File, error) {
 	}
 	if errors.Is(err, fs.ErrExist) {
 		f, err = os.OpenFile(path, os.O_RDWR, 0)
+	}
+	if errors.Is(err, fs.ErrPermission) && os.Chmod(path, s.smallFileMode()) == nil {
+		f, err = os.OpenFile(path, os.O_RDWR, 0) // it was about to become a blob
 	}
 	if err != nil {
 		return nil, storeError(err)
@@ -290,6 +306,7 @@ func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
 	if _, err := p.data.WriteAt(b, off); err != nil {
 		return noSpace(storeError(err), p.s.dir)
 	}
+	fault.At(fault.PartialCame)
 	return p.mark(off/groupSize, (off+int64(len(b))+groupSize-1)/groupSize)
 }
 
@@ -339,63 +356,6 @@ func (p *Partial) mark(from, to int64) error {
 	}
 	_, err := p.bits.WriteAt(p.present[from/8:(to+7)/8], partialHeader+from/8)
 	return err
-}
-
-// Promote makes a blob that is whole one of the store, durably. The Partial
-// can be read on.
-func (p *Partial) Promote(ctx context.Context) error {
-	if !p.Whole() {
-		return fmt.Errorf("promote blob %s: %d of its %d bytes are here: %w", p.digest.Short(), p.Local(), p.size, ErrNotFound)
-	}
-	if err := p.promote(ctx); err != nil {
-		return fmt.Errorf("promote blob %s: %w", p.digest.Short(), err)
-	}
-	return nil
-}
-
-func (p *Partial) promote(ctx context.Context) error {
-	release, err := p.s.shareCommit(ctx)
-	if err != nil {
-		return err
-	}
-	defer release()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := flock(p.bits, unix.LOCK_EX); err != nil {
-		return err
-	}
-	defer flock(p.bits, unix.LOCK_UN)
-	path := p.s.partialPath(p.digest)
-	if p.s.hasWholeBlob(p.digest, p.size) {
-		p.remove()
-		return nil
-	}
-	if _, err := p.nodes.WriteAt(outboardHead(p.size), 0); err != nil {
-		return storeError(err)
-	}
-	for _, f := range []*os.File{p.data, p.nodes} {
-		if err := f.Chmod(blobMode); err != nil {
-			return storeError(err)
-		}
-		if err := f.Sync(); err != nil {
-			return storeError(err)
-		}
-	}
-	// The map goes first: without it the other files mean nothing.
-	if err := os.Remove(p.bits.Name()); err != nil && !noFile(err) {
-		return storeError(err)
-	}
-	if err := p.s.renameDurable(path+".outboard", p.s.outboardPath(p.digest)); err != nil {
-		return err
-	}
-	return p.s.renameDurable(path, p.s.blobPath(p.digest))
-}
-
-// remove removes the files, as the store has the blob.
-func (p *Partial) remove() {
-	for _, f := range []*os.File{p.bits, p.nodes, p.data} {
-		os.Remove(f.Name())
-	}
 }
 
 // Close closes the files; what is there stays.

@@ -17,7 +17,12 @@ func (c *collector) sweepPartial(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range ds {
+	// Who died when the bytes had become a blob left their map.
+	maps, err := c.s.digestsOf(ctx, "partial", ".map")
+	if err != nil {
+		return err
+	}
+	for _, d := range append(ds, maps...) {
 		path := c.s.partialPath(d)
 		if !c.s.HasBlob(d) && !c.oldPartial(path) {
 			continue

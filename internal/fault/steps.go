@@ -95,18 +95,21 @@ const (
 
 // Remotes.
 const (
-	ObjectStaged Step = "object.staged" // an object of a directory is durable and has no name
-	ObjectNamed  Step = "object.named"  // it has its name, which is not durable
-	PushPack     Step = "push.pack"     // a pack is there, no recipe tells what is in it
-	PushSent     Step = "push.sent"     // all packs are, the recipe is not
-	PushRecipe   Step = "push.recipe"   // the recipe is there, nothing names the tree
-	PushNamed    Step = "push.named"    // a version names it, the store does not know that
-	PullPart     Step = "pull.part"     // a part of a large file came
-	PullFetched  Step = "pull.fetched"  // all bytes came, the trees are not stored
-	RoundOpened  Step = "round.opened"  // a round of collecting a remote says what may go
-	RoundDecided Step = "round.decided" // it is decided that it goes, nothing is removed
-	RoundRecipes Step = "round.recipes" // recipes are removed, their packs are there
-	RoundSwept   Step = "round.swept"   // all is, and nothing says so
+	ObjectStaged  Step = "object.staged"  // an object of a directory is durable and has no name
+	ObjectNamed   Step = "object.named"   // it has its name, which is not durable
+	PushPack      Step = "push.pack"      // a pack is there, no recipe tells what is in it
+	PushSent      Step = "push.sent"      // all packs are, the recipe is not
+	PushRecipe    Step = "push.recipe"    // the recipe is there, nothing names the tree
+	PushNamed     Step = "push.named"     // a version names it, the store does not know that
+	PartialCame   Step = "partial.came"   // bytes of a large file came, the map does not tell of them
+	PartialProved Step = "partial.proved" // it is whole and its outboard is stored, the bytes are no blob
+	PartialNamed  Step = "partial.named"  // they are, the map is there
+	PullPart      Step = "pull.part"      // a part of a large file came
+	PullFetched   Step = "pull.fetched"   // all bytes came, the trees are not stored
+	RoundOpened   Step = "round.opened"   // a round of collecting a remote says what may go
+	RoundDecided  Step = "round.decided"  // it is decided that it goes, nothing is removed
+	RoundRecipes  Step = "round.recipes"  // recipes are removed, their packs are there
+	RoundSwept    Step = "round.swept"    // all is, and nothing says so
 )
 
 // A Call is a kind of input or output that may fail, at any of several places.
