@@ -2,8 +2,10 @@ package cas
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -35,7 +37,6 @@ func (p *Partial) promote(ctx context.Context) error {
 		return err
 	}
 	defer flock(p.bits, unix.LOCK_UN)
-	path := p.s.partialPath(p.digest)
 	if p.s.hasWholeBlob(p.digest, p.size) {
 		p.remove()
 		return nil
@@ -46,13 +47,7 @@ func (p *Partial) promote(ctx context.Context) error {
 		return err
 	}
 	fault.At(fault.PartialProved)
-	if err := p.data.Chmod(blobMode); err != nil {
-		return storeError(err)
-	}
-	if err := p.data.Sync(); err != nil {
-		return storeError(err)
-	}
-	if err := p.s.renameDurable(path, p.s.blobPath(p.digest)); err != nil {
+	if err := p.storeData(ctx); err != nil {
 		return err
 	}
 	fault.At(fault.PartialNamed)
@@ -60,33 +55,54 @@ func (p *Partial) promote(ctx context.Context) error {
 	return nil
 }
 
+// storeData gives the bytes the name of the blob.
+func (p *Partial) storeData(ctx context.Context) error {
+	err := p.data.Chmod(blobMode)
+	if errors.Is(err, fs.ErrPermission) {
+		// Another user began it: a file that stays his is no blob.
+		return p.storeFile(p.s.blobPath(p.digest), func(f *os.File) error { return copyBytes(ctx, f, p.data) })
+	}
+	if err == nil {
+		err = p.data.Sync()
+	}
+	if err != nil {
+		return storeError(err)
+	}
+	return p.s.renameDurable(p.s.partialPath(p.digest), p.s.blobPath(p.digest))
+}
+
 // storeOutboard stores a copy of the nodes as the outboard of the blob to be.
-func (p *Partial) storeOutboard() (err error) {
+func (p *Partial) storeOutboard() error {
+	return p.storeFile(p.s.outboardPath(p.digest), func(f *os.File) error {
+		head := outboardHead(p.size)
+		if _, err := f.Write(head); err != nil {
+			return err
+		}
+		at := int64(len(head))
+		nodes := io.NewSectionReader(p.nodes, at, outboardSize(p.size)-at)
+		_, err := io.CopyN(f, nodes, nodes.Size())
+		return err
+	})
+}
+
+// storeFile makes a file that fill writes one of the store, durably.
+func (p *Partial) storeFile(path string, fill func(*os.File) error) error {
 	f, err := p.s.stage()
 	if err != nil {
 		return err
 	}
-	defer func() {
-		f.Close()
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	head := outboardHead(p.size)
-	nodes := io.NewSectionReader(p.nodes, int64(len(head)), outboardSize(p.size)-int64(len(head)))
-	if _, err := f.Write(head); err != nil {
+	defer f.Close()
+	if err = fill(f); err == nil {
+		err = p.s.shareFile(f, blobMode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		os.Remove(f.Name())
 		return noSpace(storeError(err), p.s.dir)
 	}
-	if _, err := io.CopyN(f, nodes, nodes.Size()); err != nil {
-		return fmt.Errorf("copy its outboard: %w", noSpace(storeError(err), p.s.dir))
-	}
-	if err := p.s.shareFile(f, blobMode); err != nil {
-		return storeError(err)
-	}
-	if err := f.Sync(); err != nil {
-		return storeError(err)
-	}
-	return p.s.renameDurable(f.Name(), p.s.outboardPath(p.digest))
+	return p.s.renameDurable(f.Name(), path)
 }
 
 // remove removes the files, as the store has the blob.
