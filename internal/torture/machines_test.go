@@ -3,15 +3,12 @@ package torture
 import (
 	"encoding/json"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // machines are two rigs, each with a store of its own, that know one remote.
@@ -27,7 +24,8 @@ const hasty = "CURI_FAULT_TIMES=lease.beat=100ms;lease.silence=3s;lease.poll=100
 func twoMachines(t *testing.T, kind string) *machines {
 	t.Helper()
 	if kind == "s3" {
-		return twoMachinesAt(t, s3Bucket(t))
+		url, _ := s3Bucket(t)
+		return twoMachinesAt(t, url)
 	}
 	return twoMachinesAt(t, "")
 }
@@ -41,48 +39,10 @@ func twoMachinesAt(t *testing.T, url string) *machines {
 		url = "file://" + m.dir + "/bucket"
 	}
 	for name, r := range map[string]*rig{"a": m.a, "b": m.b} {
-		r.env = append(r.env, hasty, "MACHINE="+name, "GO="+m.dir+"/go-"+name, "RAN="+m.dir+"/ran",
-			"AWS_ACCESS_KEY_ID=test", "AWS_SECRET_ACCESS_KEY=testsecret", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true")
+		r.env = append(r.env, hasty, "MACHINE="+name, "GO="+m.dir+"/go-"+name, "RAN="+m.dir+"/ran")
 		r.ok("curi", "remote", "add", "team", url)
 	}
 	return m
-}
-
-// s3Bucket starts a real S3 server with an empty bucket.
-func s3Bucket(t *testing.T) string {
-	t.Helper()
-	program := os.Getenv("CURI_TEST_S3")
-	if program == "" {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("CI must have an S3 server: CURI_TEST_S3 is not set (make test sets it)")
-		}
-		t.Skip("needs CURI_TEST_S3, the path of versitygw (testdata/dev/s3server.sh prints it)")
-	}
-	dir := t.TempDir()
-	if err := os.Mkdir(dir+"/models", 0o777); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	cmd := exec.Command(program, "--port", addr, "--access", "test", "--secret", "testsecret", "--quiet", "posix", dir)
-	cmd.Env = append(os.Environ(), "HOME="+dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	for end := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
-		if r, err := http.Get("http://" + addr + "/"); err == nil {
-			r.Body.Close()
-			return "s3://models/curi?endpoint=http://" + addr
-		}
-		if time.Now().After(end) {
-			t.Fatal("the S3 server does not answer")
-		}
-	}
 }
 
 // stage is a call of a stage whose command says that it started and does then.

@@ -1,6 +1,7 @@
 package torture
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -13,12 +14,12 @@ import (
 // ops are all.
 var ops = slices.Concat(localOps, remoteOps)
 
-// bucket is the directory that is the rig's remote.
-func (r *rig) bucket() string { return r.side + "/bucket" }
+// bucket is the directory that is the rig's remote, or that its server keeps it in.
+func (r *rig) bucket() string { return cmp.Or(r.objects, r.side+"/bucket") }
 
 func (r *rig) addRemote() {
 	r.t.Helper()
-	r.ok("curi", "remote", "add", "team", "file://"+r.bucket())
+	r.ok("curi", "remote", "add", "team", cmp.Or(r.url, "file://"+r.bucket()))
 }
 
 // remoteSound checks the remote, if there is one yet.

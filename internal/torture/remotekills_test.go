@@ -46,14 +46,28 @@ func (m *mixture) addSource(random *rand.Rand, name string) {
 // TestRemoteKills kills -remotekills processes of two machines that push to,
 // pull from and collect one remote at once, half of them at a step of their
 // own. Between rounds the remote and both stores are whole, and everything that
-// is named there can be had.
+// is named there can be had. An object store is spoken to by a helper, which is
+// killed as any other and does not outlive who started it.
 func TestRemoteKills(t *testing.T) {
-	t.Parallel()
+	for _, kind := range []string{"file", "s3"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			remoteKillsOf(t, kind)
+		})
+	}
+}
+
+func remoteKillsOf(t *testing.T, kind string) {
 	randomness(t)
+	url, objects := "", ""
+	if kind == "s3" {
+		url, objects = s3Bucket(t)
+	}
 	a, b := newRig(t), newRig(t)
 	b.side = a.side // one bucket
 	machines := []*mixture{}
 	for _, r := range []*rig{a, b} {
+		r.url, r.objects = url, objects
 		m := &mixture{rig: r, deeds: remoteDeeds, roles: []string{"curi"}, long: map[string]time.Duration{}, far: map[string]int{}}
 		m.addRemote()
 		m.write(".curi/config.yaml", "keep: 1h\n")

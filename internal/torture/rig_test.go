@@ -54,6 +54,9 @@ type rig struct {
 	side  string // what tests and commands tell each other
 	mnt   string // where `curi mount` mounts
 	env   []string
+	url   string // of the remote; "": of the directory at bucket
+	// objects is the directory in which a server keeps what the remote has.
+	objects string
 
 	before map[string]int // steps and calls before an op, see passages
 }
@@ -81,6 +84,7 @@ func newRig(t testing.TB) *rig {
 	}
 	r.env = []string{"PATH=" + bin + ":/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + top + "/home", "CURI_STORE=" + r.store,
 		"SIDE=" + r.side, "LANG=C.UTF-8", "GIT_CEILING_DIRECTORIES=" + top, "USER=tester"}
+	r.env = append(r.env, s3Env...)
 	t.Cleanup(func() {
 		r.settle()
 		for _, left := range []string{r.autoDir(), r.autoDir() + ".log"} {

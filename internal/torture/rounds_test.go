@@ -49,7 +49,7 @@ func (p *rounds) take() (n int, list []string) {
 // with a store that knows nothing of it.
 func TestRemoteHitInThreeRounds(t *testing.T) {
 	t.Parallel()
-	to := s3Bucket(t)
+	to, _ := s3Bucket(t)
 	server, err := url.Parse(to[strings.Index(to, "http://"):])
 	if err != nil {
 		t.Fatal(err)
