@@ -14,11 +14,12 @@ import (
 )
 
 var (
-	seed        = flag.Uint64("seed", 0, "`number` that decides what is random; 0 takes another one each time")
-	kills       = flag.Int("kills", 1000, "`number` of processes that are killed at random")
-	remoteKills = flag.Int("remotekills", 60, "`number` of processes that are killed at random while they push, pull and collect a remote")
-	sealing     = flag.Duration("sealing", 60*time.Second, "`how long` writers race the seal, each way")
-	everything  = flag.Bool("everything", false, "faults at every step and call of every operation, not a choice")
+	seed          = flag.Uint64("seed", 0, "`number` that decides what is random; 0 takes another one each time")
+	kills         = flag.Int("kills", 1000, "`number` of processes that are killed at random")
+	remoteKills   = flag.Int("remotekills", 60, "`number` of processes that are killed at random while they push, pull and collect a remote")
+	lazyKillCount = flag.Int("lazykills", 12, "`number` of times that a process is killed while a file of a remote is read")
+	sealing       = flag.Duration("sealing", 60*time.Second, "`how long` writers race the seal, each way")
+	everything    = flag.Bool("everything", false, "faults at every step and call of every operation, not a choice")
 )
 
 func TestMain(m *testing.M) {
@@ -27,6 +28,9 @@ func TestMain(m *testing.M) {
 	}
 	if filepath.Base(os.Args[0]) == "loopback" {
 		os.Exit(loopbackMain())
+	}
+	if path := os.Getenv(lazyReaderEnv); path != "" {
+		os.Exit(lazyReaderMain(path))
 	}
 	flag.Parse()
 	if *seed == 0 {
