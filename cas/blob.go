@@ -48,7 +48,7 @@ func (s *Store) OpenBlob(ctx context.Context, d Digest) (*Blob, error) {
 		if !errors.Is(rerr, ErrNotFound) {
 			return b, rerr
 		}
-		if lerr := s.lazyBlob(ctx, d); errors.Is(lerr, ErrNotFound) {
+		if lerr := s.lazyBlob(ctx, d, nil); errors.Is(lerr, ErrNotFound) {
 			return nil, rerr
 		} else if lerr != nil {
 			return nil, fmt.Errorf("open blob %s: %w", d, lerr)

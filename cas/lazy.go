@@ -16,7 +16,7 @@ import (
 // that was taken over by [Store.Adopt] or read through a mount,
 //
 //	lazy/<aa>/<digest>/tree.json   the remotes that have it
-//	                   came        the digests of the blobs that were read of it, 32 bytes each
+//	                   came        the digests of what came of it, 32 bytes each
 //	                   p<offset>   what was read of the remote's recipe, from that offset on
 //
 // STORE/trees keeps its promise: what lies there is whole. A lazy tree may be
@@ -98,6 +98,9 @@ type lazyInside struct {
 	Tree  Digest   `json:"tree"`
 	Place [2]int64 `json:"place"` // see [LazyEntry]
 	Size  int64    `json:"size"`
+	// Set where a file lies there: the encoding of the lazy tree, which has just
+	// that file.
+	Single []byte `json:"single,omitempty"`
 }
 
 func (s *Store) lazyPath(d Digest) string { return s.path("lazy", d) }
@@ -250,19 +253,32 @@ func (s *Store) adoptDir(ctx context.Context, dir Digest) (*Added, error) {
 		if spot.entry.Kind != KindDir {
 			return nil, fmt.Errorf("it is a %s: %w", spot.entry.Kind, ErrInvalid)
 		}
-		f := lazyFile{spot.tree.file.Remotes, &lazyInside{spot.tree.whole(), spot.entry.Place, spot.entry.Size}}
-		if err := s.writeLazy(ctx, dir, f); err != nil {
+		in := lazyInside{Tree: spot.tree.whole(), Place: spot.entry.Place, Size: spot.entry.Size}
+		if err := s.adoptInside(ctx, dir, spot.tree, in); err != nil {
 			return nil, err
 		}
-		if b := spot.tree.pages.Read(0); b != nil {
-			s.pages(dir).Write(0, b) // what is known of the recipe need not be asked again
-		}
 	}
-	pin, err := s.Pin(ctx, "a directory on a remote", dir)
+	return s.pinFar(ctx, "a directory on a remote", dir)
+}
+
+// adoptInside makes a tree known that lies in another lazy one.
+func (s *Store) adoptInside(ctx context.Context, tree Digest, around *LazyTree, in lazyInside) error {
+	if err := s.writeLazy(ctx, tree, lazyFile{around.file.Remotes, &in}); err != nil {
+		return err
+	}
+	if b := around.pages.Read(0); b != nil {
+		s.pages(tree).Write(0, b) // what is known of the recipe need not be asked again
+	}
+	return nil
+}
+
+// pinFar pins a lazy tree, and asks the remote what it is.
+func (s *Store) pinFar(ctx context.Context, what string, tree Digest) (*Added, error) {
+	pin, err := s.Pin(ctx, what, tree)
 	if err != nil {
 		return nil, err
 	}
-	a := &Added{Tree: dir, Digest: dir, pin: pin}
+	a := &Added{Tree: tree, Digest: tree, pin: pin}
 	if err = a.lookFar(ctx, s); err != nil {
 		a.Release()
 		return nil, err
@@ -369,11 +385,22 @@ func (s *Store) complete(ctx context.Context, tree Digest, progress Progress) (*
 	return a, nil
 }
 
-// wholeTree completes a tree where a function needs all of it. A tree that is
-// neither whole nor lazy is for that function to miss.
+// wholeTree completes a tree where a function needs all of it: a lazy one, or a
+// directory that was met in one. Any other tree that is not whole is for that
+// function to miss.
 func (s *Store) wholeTree(ctx context.Context, tree Digest, progress Progress) (release func(), err error) {
-	if s.HasTree(tree) || !s.HasLazyTree(tree) {
+	if s.HasTree(tree) {
 		return func() {}, nil
+	}
+	if !s.HasLazyTree(tree) {
+		if _, ok := s.met(tree); !ok {
+			return func() {}, nil
+		}
+		dir, err := s.AdoptDir(ctx, tree)
+		if err != nil {
+			return nil, err
+		}
+		defer dir.Release()
 	}
 	a, err := s.Complete(ctx, tree, progress)
 	if err != nil {

@@ -74,8 +74,9 @@ func (p *Pages) Clear() {
 
 const cameFile = "came"
 
-// NoteCame notes that blobs of the tree are about to enter the store, so that
-// no collection takes them while the tree is kept. Called before they do.
+// NoteCame notes that blobs of the tree, or parts of it that are trees by
+// themselves, are about to enter the store, so that no collection takes them
+// while the tree is kept. Called before they do.
 func (p *Pages) NoteCame(ds ...Digest) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,9 +113,9 @@ func (p *Pages) NoteCame(ds ...Digest) error {
 	return nil
 }
 
-// lazyCame calls fn for each blob that came of a lazy tree. Several processes
-// append to the list, each all of its digests by one call; what a power failure
-// tore is no digest of a blob that is here.
+// lazyCame calls fn for each blob, and each part, that came of a lazy tree.
+// Several processes append to the list, each all of its digests by one call;
+// what a power failure tore is no digest of anything that is here.
 func (s *Store) lazyCame(tree Digest, fn func(Digest)) {
 	b, err := os.ReadFile(filepath.Join(s.lazyPath(tree), cameFile))
 	if err != nil {

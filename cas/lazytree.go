@@ -128,6 +128,9 @@ func (t *LazyTree) source(ctx context.Context) (RemoteTree, error) {
 	for _, remote := range t.file.Remotes {
 		src, err := t.s.remotes.Open(ctx, remote, t.whole(), t.pages)
 		if err == nil {
+			src, err = t.single(src)
+		}
+		if err == nil {
 			t.mu.Lock()
 			t.src = src
 			t.mu.Unlock()
@@ -312,7 +315,7 @@ func (s *Store) lazyLookup(ctx context.Context, tree Digest, parts []string) (En
 
 // lazyBlob brings a blob that was met in a lazy tree, whole; [ErrNotFound] if
 // none was.
-func (s *Store) lazyBlob(ctx context.Context, d Digest) error {
+func (s *Store) lazyBlob(ctx context.Context, d Digest, progress Progress) error {
 	spot, ok := s.met(d)
 	if !ok {
 		return fmt.Errorf("blob %s: %w", d, ErrNotFound)
@@ -322,7 +325,7 @@ func (s *Store) lazyBlob(ctx context.Context, d Digest) error {
 		return err
 	}
 	defer f.Close()
-	return f.Complete(ctx, nil)
+	return f.Complete(ctx, progress)
 }
 
 // CopyBlob writes the bytes of a blob to w: from the store, else as they come

@@ -231,8 +231,7 @@ func (m *marker) tree(ctx context.Context, d Digest, depth int) error {
 	t, err := m.s.storedTree(ctx, d)
 	if errors.Is(err, ErrNotFound) && m.s.HasLazyTree(d) {
 		m.lazy[d] = true
-		m.s.lazyCame(d, func(b Digest) { m.blobs[b] = true })
-		return nil
+		return m.came(ctx, d, depth)
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", m.s.treePath(d), err)
@@ -251,6 +250,18 @@ func (m *marker) tree(ctx context.Context, d Digest, depth int) error {
 	}
 	m.trees[d] = true
 	return nil
+}
+
+// came marks what came of a lazy tree: blobs, and parts that are trees by
+// themselves.
+func (m *marker) came(ctx context.Context, lazy Digest, depth int) (err error) {
+	m.s.lazyCame(lazy, func(d Digest) {
+		m.blobs[d] = true
+		if err == nil && m.s.HasTree(d) {
+			err = m.tree(ctx, d, depth+1)
+		}
+	})
+	return err
 }
 
 // digestsIn lists the digests that the store has in one of its rooms, in order.

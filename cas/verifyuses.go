@@ -43,12 +43,15 @@ func (u *useFinder) look(ctx context.Context, d Digest, at string) (clean bool, 
 	}
 	t, err := u.v.s.storedTree(ctx, d)
 	if errors.Is(err, ErrNotFound) {
-		u.v.s.lazyCame(d, func(b Digest) {
-			if f := u.v.bad[b]; f != nil {
+		var came []Digest
+		u.v.s.lazyCame(d, func(b Digest) { came = append(came, b) })
+		for _, b := range came {
+			if ok, err := u.look(ctx, b, at); err != nil {
+				return false, err
+			} else if !ok {
 				clean = false
-				u.note(f, at)
 			}
-		})
+		}
 		return clean, nil
 	}
 	if err != nil {

@@ -41,8 +41,19 @@ func (s *Store) View(ctx context.Context, tree Digest) (string, error) {
 // own blob; a directory has no path there.
 //
 // Of a large tree just the directory that name lies in is made a view of,
-// unless links in it lead out of it.
+// unless links in it lead out of it. Of a lazy tree just what is at name comes,
+// with the same exception.
 func (s *Store) PathOf(ctx context.Context, tree Digest, name string) (string, error) {
+	if !s.HasTree(tree) {
+		part, base, err := s.closedPart(ctx, tree, name)
+		if err != nil {
+			return "", err
+		}
+		if part != nil {
+			defer part.Release()
+			tree, name = part.Tree, base
+		}
+	}
 	release, err := s.wholeTree(ctx, tree, nil)
 	if err != nil {
 		return "", err

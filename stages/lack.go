@@ -92,11 +92,17 @@ func (p *Plan) root(ctx context.Context, s *cas.Store, t Target, input string) (
 	case cas.KindSymlink:
 		return cas.Digest{}, usagef("%s is a symbolic link to %q, which leads nowhere: name a file or a directory", t.Ref, e.Target)
 	}
-	d, err := treeOfFile(e).Digest()
+	tree := treeOfFile(e)
+	d, err := tree.Digest()
 	if err != nil {
 		return d, fmt.Errorf("%s: %w", t.Ref, err)
 	}
 	if lazy && !s.HasBlob(e.Digest) {
+		if added, err := s.AdoptFile(ctx, tree); err == nil {
+			p.release = append(p.release, added.Release)
+			p.Lacks = append(p.Lacks, Lack{Input: input, Tree: d, Root: d})
+			return d, nil
+		}
 		p.Lacks = append(p.Lacks, Lack{Input: input, Tree: d, Root: root, file: &e})
 		return d, nil
 	}

@@ -54,10 +54,15 @@ func NewReader(s *cas.Store, o BucketOptions) *Reader {
 // Offline makes it ask no remote: only what was read before can be read. Call it
 // before the Reader is used.
 func (r *Reader) Offline() {
-	r.open = func(context.Context, string, BucketOptions) (Bucket, error) {
-		return nil, fmt.Errorf("no remote is to be asked: %w", ErrAway)
-	}
+	r.open = func(context.Context, string, BucketOptions) (Bucket, error) { return nil, errOffline{} }
 }
+
+// errOffline is an [ErrAway] by wish.
+type errOffline struct{}
+
+func (errOffline) Error() string { return "no remote is to be asked" }
+
+func (errOffline) Is(target error) bool { return target == ErrAway }
 
 // Close ends the connections.
 func (r *Reader) Close() error {
@@ -229,6 +234,7 @@ func (l *link) end(ctx context.Context, probe bool, err error) {
 		a.asked = false
 	}
 	switch {
+	case errors.Is(err, errOffline{}): // nothing to find out
 	case errors.Is(err, ErrAway):
 		if a.err != nil && !probe {
 			return // one of several that failed together
@@ -266,7 +272,10 @@ func (l *link) bucket(ctx context.Context) (Bucket, error) {
 	if err != nil && ctx.Err() == nil {
 		// A helper that is missing, too: whoever opens 10,000 files is not to
 		// look for it as often.
-		err = fmt.Errorf("remote %s: %w: %w", l.name, err, ErrAway)
+		if !errors.Is(err, ErrAway) {
+			err = fmt.Errorf("%w: %w", err, ErrAway)
+		}
+		err = fmt.Errorf("remote %s: %w", l.name, err)
 	}
 	if err != nil {
 		return nil, err

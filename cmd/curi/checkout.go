@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -47,12 +46,13 @@ func (a *app) checkout(ctx context.Context, ref, dir string, o cas.CheckoutOptio
 	if err != nil {
 		return err
 	}
-	tree, err := treeOf(ctx, s, t)
+	progress, clear := a.progress("checking out " + ref)
+	defer clear()
+	tree, release, err := treeOf(ctx, s, t, progress)
 	if err != nil {
 		return err
 	}
-	progress, clear := a.progress("checking out " + ref)
-	defer clear()
+	defer release()
 	o.Progress = progress
 	o.ReadOnly = o.Link
 	if err := s.Checkout(ctx, tree, dir, o); err != nil {
@@ -70,35 +70,41 @@ func (a *app) checkout(ctx context.Context, ref, dir string, o cas.CheckoutOptio
 	return nil
 }
 
-// treeOf is a tree that holds exactly what a target means: a file gets one of
-// its own.
-func treeOf(ctx context.Context, s *cas.Store, t stages.Target) (cas.Digest, error) {
-	if t.WorkDir != "" {
-		return cas.Digest{}, usagef("%s is a work directory, not an artifact: it is an ordinary directory at %s", t.Name, t.WorkDir)
+// treeOf is a tree that holds exactly what a target means, and stays until
+// release is called: a file gets one of its own. Of what a remote has, that
+// comes and nothing else.
+func treeOf(ctx context.Context, s *cas.Store, t stages.Target, progress cas.Progress) (tree cas.Digest, release func(), err error) {
+	switch {
+	case t.WorkDir != "":
+		return tree, nil, usagef("%s is a work directory, not an artifact: it is an ordinary directory at %s", t.Name, t.WorkDir)
+	case t.Path == "" && !t.Tree.IsZero():
+		return t.Tree, func() {}, nil
+	case t.Tree.IsZero() && t.Blob.IsZero():
+		return tree, nil, notFoundf("%s left nothing to check out; curi log %s tells why", t.Name, t.Name)
 	}
-	if t.Path == "" && !t.Tree.IsZero() {
-		return t.Tree, nil
-	}
-	if t.Tree.IsZero() && t.Blob.IsZero() {
-		return cas.Digest{}, notFoundf("%s left nothing to check out; curi log %s tells why", t.Name, t.Name)
-	}
-	var e cas.Entry
-	if t.Tree.IsZero() {
-		b, err := s.OpenBlob(ctx, t.Blob)
-		if err != nil {
-			return cas.Digest{}, err
+	if s.HasTree(t.Tree) { // the store may be one that can only be read
+		if e, err := s.Lookup(ctx, t.Tree, t.Path); err == nil && e.Kind == cas.KindDir {
+			return e.Digest, func() {}, nil
 		}
-		defer b.Close()
-		e = cas.Entry{Name: t.Blob.String(), Kind: cas.KindFile, Size: b.Size(), Digest: t.Blob}
+	}
+	var added *cas.Added
+	if !t.Tree.IsZero() {
+		added, err = s.Part(ctx, t.Tree, t.Path, progress)
 	} else {
-		var err error
-		if e, err = s.Lookup(ctx, t.Tree, t.Path); err != nil {
-			return cas.Digest{}, fmt.Errorf("%s: %w", t.Ref, err)
-		}
-		if e.Kind == cas.KindDir {
-			return e.Digest, nil
-		}
-		e.Name = path.Base(t.Path)
+		added, err = addBlob(ctx, s, t.Blob)
 	}
-	return s.PutTree(ctx, &cas.Tree{Single: e.Kind != cas.KindSymlink, Entries: []cas.Entry{e}})
+	if err != nil {
+		return tree, nil, fmt.Errorf("%s: %w", t.Ref, err)
+	}
+	return added.Tree, added.Release, nil
+}
+
+// addBlob makes a tree of a blob that no tree is known of.
+func addBlob(ctx context.Context, s *cas.Store, d cas.Digest) (*cas.Added, error) {
+	b, err := s.OpenBlob(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return s.AddTree(ctx, &cas.Tree{Single: true, Entries: []cas.Entry{{Name: d.String(), Kind: cas.KindFile, Size: b.Size(), Digest: d}}})
 }

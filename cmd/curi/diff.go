@@ -90,10 +90,11 @@ func (a *app) diff(ctx context.Context, from, to string) (int, error) {
 func compare(ctx context.Context, s *cas.Store, old, now stages.Target, fn func(cas.Change) error) error {
 	var trees [2]cas.Digest
 	for i, t := range []stages.Target{old, now} {
-		tree, err := treeOf(ctx, s, t)
+		tree, release, err := comparedTree(ctx, s, t)
 		if err != nil {
 			return err
 		}
+		defer release()
 		trees[i] = tree
 	}
 	if !old.Blob.IsZero() && !now.Blob.IsZero() {
@@ -113,6 +114,23 @@ func compare(ctx context.Context, s *cas.Store, old, now stages.Target, fn func(
 		}
 	}
 	return s.Diff(ctx, trees[0], trees[1], fn)
+}
+
+// comparedTree is treeOf without the bytes of what a remote has: digests tell.
+func comparedTree(ctx context.Context, s *cas.Store, t stages.Target) (tree cas.Digest, release func(), err error) {
+	if t.WorkDir == "" && t.Path != "" && !s.HasTree(t.Tree) {
+		e, err := s.Lookup(ctx, t.Tree, t.Path)
+		if err != nil {
+			return tree, nil, fmt.Errorf("%s: %w", t.Ref, err)
+		}
+		if e.Kind == cas.KindDir {
+			return e.Digest, func() {}, nil
+		}
+		if a, err := s.AdoptFile(ctx, &cas.Tree{Single: true, Entries: []cas.Entry{e}}); err == nil {
+			return a.Tree, a.Release, nil
+		}
+	}
+	return treeOf(ctx, s, t, nil)
 }
 
 func wordChange(c cas.Change) changeJSON {

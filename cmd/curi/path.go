@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -85,6 +86,10 @@ func lastingPath(ctx context.Context, s *cas.Store, t stages.Target) (string, er
 		switch {
 		case t.Version != nil:
 			return filepath.Join(m.Dir, "artifacts", versionName(*t.Version), inside), nil
+		case t.Run != nil && !s.HasTree(t.Tree) && !s.HasLazyTree(t.Tree):
+			// An output of a result that a remote has: known by the run only.
+			output, _, _ := strings.Cut(strings.TrimPrefix(t.Name, t.Run.ID+"."), "/")
+			return filepath.Join(m.Dir, "runs", t.Run.ID, "out", output, inside), nil
 		case !t.Tree.IsZero():
 			return filepath.Join(m.Dir, "cas", t.Tree.String(), inside), nil
 		}

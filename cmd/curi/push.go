@@ -92,9 +92,11 @@ func (a *app) push(ctx context.Context, refs []string, to, name string) error {
 			return err
 		}
 		j := job{t, cas.Digest{}, name}
-		if j.tree, err = treeOf(ctx, s, t); err != nil {
+		var release func()
+		if j.tree, release, err = treeOf(ctx, s, t, nil); err != nil {
 			return err
 		}
+		defer release()
 		if j.name == "" && t.Version != nil {
 			j.name = t.Version.Name
 		}

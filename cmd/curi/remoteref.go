@@ -62,7 +62,8 @@ func (a *app) findRemote(ctx context.Context, s *cas.Store, ref string) (*remote
 }
 
 // resolveLocal is resolve for commands that need all that a REF means in the
-// store: what is on a remote is brought here first.
+// store: a remote's artifact is brought here first, and is kept. One of which
+// the REF means a part is taken over only, for the caller to bring that.
 func (a *app) resolveLocal(ctx context.Context, ref string) (*cas.Store, stages.Target, error) {
 	s, err := a.existingStore(ctx)
 	if err != nil {
@@ -74,6 +75,13 @@ func (a *app) resolveLocal(ctx context.Context, ref string) (*cas.Store, stages.
 	}
 	if t == nil {
 		return a.resolve(ctx, ref)
+	}
+	if t.path != "" && !s.HasTree(t.version.Tree) {
+		target, release, err := a.adopt(ctx, s, ref, true)
+		if err == nil {
+			release() // it has a name now
+		}
+		return s, target, err
 	}
 	if !s.HasTree(t.version.Tree) {
 		r, err := a.openRemote(ctx, t.config, false)

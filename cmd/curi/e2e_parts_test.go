@@ -1,0 +1,177 @@
+package main_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// A meter is an address in front of a server that counts what the server sends.
+type meter struct {
+	addr string
+	sent atomic.Int64
+}
+
+func newMeter(t *testing.T, to string) *meter {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	m := &meter{addr: l.Addr().String()}
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go m.pass(c, to)
+		}
+	}()
+	return m
+}
+
+func (m *meter) pass(c net.Conn, to string) {
+	defer c.Close()
+	far, err := net.Dial("tcp", to)
+	if err != nil {
+		return
+	}
+	defer far.Close()
+	go func() {
+		_, _ = io.Copy(far, c)
+		far.Close()
+	}()
+	_, _ = io.Copy(c, io.TeeReader(far, m))
+}
+
+func (m *meter) Write(b []byte) (int, error) {
+	m.sent.Add(int64(len(b)))
+	return len(b), nil
+}
+
+// TestPartsOfWhatIsElsewhere uses a part of an artifact and of a result that
+// only a remote has: as a copy, by its path, as an input. What is beside it
+// does not come.
+func TestPartsOfWhatIsElsewhere(t *testing.T) {
+	t.Parallel()
+	const key, secret = "AKIDTEST", "secret-of-the-bucket"
+	url := s3Server(t, key, secret)
+	at, addr, _ := strings.Cut(url, "http://")
+	m := newMeter(t, addr)
+	s := bareSite(t, byCopy)
+	s.env = append(s.env, "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null", "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ACCESS_KEY_ID="+key, "AWS_SECRET_ACCESS_KEY="+secret)
+	s.write("curi.yaml", "project: parts\ncapture: none\n")
+	const big, mid = 24_000_000, 1_000_000
+	s.ok("sh", "-c", fmt.Sprintf("mkdir -p d/sub d/leads && head -c %d /dev/urandom > d/big && head -c %d /dev/urandom > d/sub/mid && echo small > d/sub/small && ln -s ../big d/leads/out", big, mid))
+	s.ok("curi", "add", "d", "--name", "data")
+	s.ok("curi", "remote", "add", "team", url)
+	s.ok("curi", "push", "data")
+	make := []string{"curi", "stage", "exec", "--name", "make", "--out", "m=m/", "--", "sh", "-c", "cp -r d/. {out.m} && echo more > {out.m}/more"}
+	s.ok(slices.Insert(slices.Clone(make), 3, "--no-mount")...)
+
+	// fresh is another machine, which knows the names and has nothing.
+	stores := 0
+	fresh := func() {
+		t.Helper()
+		stores++
+		s.env = append(s.env, fmt.Sprintf("CURI_STORE=%s/machine%d", filepath.Dir(s.store), stores))
+		s.ok("curi", "remote", "add", "team", at+"http://"+m.addr)
+		s.ok("curi", "pull")
+		m.sent.Store(0)
+	}
+	moved := func(what string, most int64) {
+		t.Helper()
+		// Beside the bytes: answers, what tells where things lie, whole chunks.
+		if n := m.sent.Swap(0); n > most+3<<20 {
+			t.Errorf("%s: the server sent %d bytes for %d", what, n, most)
+		}
+	}
+	same := func(a, b string) {
+		t.Helper()
+		s.ok("diff", "-r", a, b)
+	}
+
+	fresh()
+	s.ok("curi", "checkout", "team/data/sub", "copy")
+	moved("a copy of a directory", mid)
+	same("copy", "d/sub")
+	s.ok("curi", "checkout", "team/data/sub/small/", "copy2")
+	moved("a copy of a file", 0)
+	same("copy2/small", "d/sub/small")
+	if out := s.ok("curi", "cat", "team/data/sub/small"); out != "small\n" {
+		t.Errorf("cat says %q", out)
+	}
+
+	// A path stays, through a collection, as what was pulled does.
+	fresh()
+	file := strings.TrimSpace(s.ok("curi", "path", "team/data/sub/mid"))
+	dir := strings.TrimSpace(s.ok("curi", "path", "team/data/sub"))
+	moved("paths", mid)
+	s.ok("curi", "gc")
+	same(file, "d/sub/mid")
+	same(dir, "d/sub")
+	s.ok("curi", "fsck")
+	out := strings.TrimSpace(s.ok("curi", "path", "team/data/leads")) // which leads out of it
+	same(out+"/out", "d/big")
+
+	// A result, of which a mount shows what is not here.
+	fresh()
+	mnt, err := os.MkdirTemp("/tmp", "curi-e2e-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(mnt)
+	s.ok("curi", "mount", mnt)
+	mounted := true
+	umount := func() {
+		if mounted {
+			mounted = false
+			s.ok("curi", "umount", mnt)
+		}
+	}
+	defer umount()
+	if r := decode[struct{ Cached bool }](s, s.ok(slices.Insert(slices.Clone(make), 3, "--json")...)); !r.Cached {
+		t.Fatal("no hit")
+	}
+	p := strings.TrimSpace(s.ok("curi", "path", "make.m/sub/small"))
+	if got := s.ok("cat", p); !strings.HasPrefix(p, mnt) || got != "small\n" {
+		t.Errorf("%s holds %q", p, got)
+	}
+	s.ok("curi", "diff", "make.m/big", "team/data/big")
+	moved("a hit, and a small file", 0)
+	use := func(options ...string) []string {
+		return slices.Concat([]string{"curi", "stage", "exec", "--name", "use", "--in", "f=make.m/big", "--in", "s=make.m/sub", "--out", "n=n"}, options,
+			[]string{"--", "sh", "-c", "ls {in.s} > {out.n} && basename {in.f} >> {out.n} && head -c 100 {in.f} | cksum >> {out.n}"})
+	}
+	s.ok(use()...)
+	moved("inputs of which a little is read", 1<<20)
+	want := "mid\nsmall\nbig\n" + s.ok("sh", "-c", "head -c 100 d/big | cksum")
+	if got := s.ok("curi", "cat", "use.n"); got != want {
+		t.Errorf("the command saw %q", got)
+	}
+	s.ok("curi", "checkout", "make.m/sub", "copy3")
+	same("copy3", "d/sub")
+	moved("a copy of a part of a result", mid)
+	s.ok("curi", "checkout", "make.m/more", "copy4")
+	s.ok("curi", "gc")
+	s.ok("curi", "fsck")
+	umount()
+
+	// Without a mount the whole of a file comes, and nothing else.
+	if p = strings.TrimSpace(s.ok("curi", "path", "make.m/more")); s.ok("cat", p) != "more\n" {
+		t.Errorf("%s holds something else", p)
+	}
+	moved("a path of a file of a result", 0)
+	s.ok(use("--no-mount", "--force")...)
+	moved("an input that is a file", big)
+	s.ok("curi", "fsck")
+}
