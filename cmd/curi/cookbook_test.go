@@ -160,10 +160,13 @@ var cookbookChecks = map[string]string{
 		again 0.05 2 | grep '"cached": *false'`,
 }
 
+const cookbookPage = "../../docs/cookbook.md"
+
 // TestCookbook runs every recipe of docs/cookbook.md and the commands of
 // README.md as they stand there, one after the other in one project. A recipe
 // that cannot run here has a comment that says why: <!-- not run: … -->.
-// Torchrun is the fake one, and so are the trainers.
+// Torchrun is the fake one, and so are the trainers. Recipes that bring files
+// along run in [TestCookbookLibraries].
 func TestCookbook(t *testing.T) {
 	s := bareSite(t, byMount).withSlurm()
 	if err := os.CopyFS(s.dir, os.DirFS("testdata/cookbook")); err != nil {
@@ -176,17 +179,16 @@ func TestCookbook(t *testing.T) {
 	for _, name := range []string{"train.py", "external/my_model_trainer.py", "external/lightning_trainer.py"} {
 		s.write(name, string(trainer))
 	}
-	const page = "../../docs/cookbook.md"
-	abs, err := filepath.Abs(page)
+	abs, err := filepath.Abs(cookbookPage)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.env = append(s.env, "COOKBOOK="+abs)
 
 	found := map[string]bool{}
-	for _, r := range append(sections(t, page), sections(t, "../../README.md")...) {
+	for _, r := range append(sections(t, cookbookPage), sections(t, "../../README.md")...) {
 		found[r.title] = true
-		if r.script == "" && cookbookChecks[r.title] == "" {
+		if len(r.files) > 0 || r.script == "" && cookbookChecks[r.title] == "" {
 			continue
 		}
 		t.Run(r.title, func(t *testing.T) {
@@ -211,14 +213,18 @@ func TestCookbook(t *testing.T) {
 }
 
 // A section of a page with all its commands: a recipe.
-type section struct{ title, script string }
+type section struct {
+	title, script string
+	files         map[string]string // that it shows whole, by name
+}
 
 var (
-	fence  = regexp.MustCompile("^```(\\w*)$")
-	notRun = regexp.MustCompile(`^<!-- not run: \S.* -->$`)
+	fence    = regexp.MustCompile("^```(\\w*)$")
+	notRun   = regexp.MustCompile(`^<!-- not run: \S.* -->$`)
+	fileName = regexp.MustCompile(`^<!-- file: (\S+) -->$`)
 )
 
-// sections reads the sections of a page that have shell commands.
+// sections reads the sections of a page that have shell commands, or files.
 func sections(t *testing.T, page string) []section {
 	t.Helper()
 	text, err := os.ReadFile(page)
@@ -227,21 +233,27 @@ func sections(t *testing.T, page string) []section {
 	}
 	var list []section
 	title, before, kind, inside, skip := "", "", "", false, false
-	script := ""
+	script, file := "", ""
+	var files map[string]string
 	flush := func() {
 		if title != "" {
-			list = append(list, section{title, script})
+			list = append(list, section{title, script, files})
 		}
-		script = ""
+		script, files = "", map[string]string{}
 	}
 	for line := range strings.Lines(string(text)) {
 		line = strings.TrimSuffix(line, "\n")
 		m := fence.FindStringSubmatch(line)
 		switch {
 		case m != nil && !inside:
-			inside, kind, skip = true, m[1], notRun.MatchString(before)
+			inside, kind, skip, file = true, m[1], notRun.MatchString(before), ""
+			if m := fileName.FindStringSubmatch(before); m != nil {
+				file = m[1]
+			}
 		case m != nil:
 			inside = false
+		case inside && file != "":
+			files[file] += line + "\n"
 		case inside && kind == "sh" && !skip:
 			if strings.Contains(line, "…") {
 				t.Errorf("%s, %s: a command with an ellipsis cannot be run: %s", page, title, line)
