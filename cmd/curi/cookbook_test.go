@@ -166,7 +166,7 @@ const cookbookPage = "../../docs/cookbook.md"
 // README.md as they stand there, one after the other in one project. A recipe
 // that cannot run here has a comment that says why: <!-- not run: … -->.
 // Torchrun is the fake one, and so are the trainers. Recipes that bring files
-// along run in [TestCookbookLibraries].
+// along run in [TestCookbookLibraries] and [TestExample].
 func TestCookbook(t *testing.T) {
 	s := bareSite(t, byMount).withSlurm()
 	if err := os.CopyFS(s.dir, os.DirFS("testdata/cookbook")); err != nil {
