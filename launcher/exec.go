@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -250,9 +249,11 @@ func (e *execution) locked(ctx context.Context) (*Result, *stages.Job, error) {
 		return res, nil, err
 	}
 	// Not before: of several ranks the first may have made the path already.
-	if err := e.checkFrom(); err != nil {
+	free, err := e.takeFromPaths(ctx)
+	if err != nil {
 		return nil, nil, err
 	}
+	defer free()
 	if job, err := e.jobOfKey(ctx, true); job != nil || err != nil {
 		return nil, job, err
 	}
@@ -292,30 +293,6 @@ func (e *execution) newID(ctx context.Context) (string, error) {
 		return e.batch.job.Run, nil
 	}
 	return stages.NewRunID(ctx, e.s, e.p.Name)
-}
-
-// checkFrom refuses a run whose --out-from is there already: what was taken
-// over afterwards might not be what the command wrote.
-func (e *execution) checkFrom() error {
-	for _, out := range e.p.Outputs {
-		if out.From == "" {
-			continue
-		}
-		path := e.fromPath(out)
-		if _, err := os.Lstat(path); err == nil {
-			return fmt.Errorf("%w: output %s is to be taken from %s, which is there already: move it away, the command must be the one to make it", ErrRefused, out.Name, path)
-		} else if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
-			return fmt.Errorf("%w: output %s: %w", ErrRefused, out.Name, err)
-		}
-	}
-	return nil
-}
-
-func (e *execution) fromPath(out stages.Output) string {
-	if filepath.IsAbs(out.From) {
-		return out.From
-	}
-	return filepath.Join(e.p.Dir, filepath.FromSlash(out.From))
 }
 
 // oneLine keeps an error that is shown within a line in it.

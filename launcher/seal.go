@@ -247,50 +247,6 @@ func (r *run) moveExtras(take []stages.Output) error {
 	return nil
 }
 
-// takeFrom takes over the outputs whose paths the program insists on.
-func (r *run) takeFrom(ctx context.Context) error {
-	for _, out := range r.p.Outputs {
-		if out.From == "" {
-			continue
-		}
-		src, dst := r.fromPath(out), r.outPath(out)
-		fi, err := os.Lstat(src)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // missing, as will be found
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := removeAll(dst); err != nil {
-			return err
-		}
-		from := src
-		if err == nil && fi.Mode()&fs.ModeSymlink != 0 {
-			// best.ckpt → epoch-3.ckpt: elsewhere the link would lead nowhere.
-			if real, err := filepath.EvalSymlinks(src); err == nil {
-				from = real
-			}
-		}
-		if err == nil && from == src {
-			err = os.Rename(src, dst)
-		}
-		if from != src || errors.Is(err, syscall.EXDEV) {
-			// Under another name first: half a copy must not look like an output.
-			part := filepath.Join(r.dir(), "tmp", "curi-from-"+out.Name)
-			if err = errors.Join(removeAll(part), copyTree(from, part)); err == nil {
-				err = os.Rename(part, dst)
-			}
-			if err == nil {
-				err = os.RemoveAll(src)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("take output %s over from %s: %w", out.Name, src, err)
-		}
-	}
-	return nil
-}
-
 // copyTree copies a file, or a directory with links as they are.
 func copyTree(src, dst string) error {
 	return filepath.WalkDir(src, func(p string, d fs.DirEntry, err error) error {

@@ -194,14 +194,16 @@ stages:
   d: {run: [x, "{in.i}"], in: {i: digits}, aggregate: b}
   e: {run: [x, "{in.i}"], in: {i: b.o}, aggregate: bb}
   f: {run: [x, "{in.i}"], in: {i: b.o/../x}}
+  g: {run: [x], out: {o: {from: logs/sub/}, p: {from: logs-2}}}
 `, `
 4:46: stage b: input i closes a cycle: a → b → c → a
 5:64: stage c: input j: stage b has no output out: it has o
-5:78: output o of stage b and output o of stage c are both taken from ./logs: let one write elsewhere
+5:78: output o of stage b and output o of stage c are both taken from logs: let one write elsewhere
 5:78: output o of stage a and output o of stage c are both published as model: give one another name
 6:44: stage d: aggregate: no input is an output of b: write in: {NAME: b.OUTPUT}
 7:41: stage e: aggregate: there is no stage "bb": did you mean b?
-8:35: stage f: input i: "b.o/../x" names nothing: the path behind '/' has an empty, '.' or '..' part`},
+8:35: stage f: input i: "b.o/../x" names nothing: the path behind '/' has an empty, '.' or '..' part
+9:23: output o of stage g is taken from logs/sub, which lies in logs, from which output o of stage b is taken: let one write elsewhere`},
 		{"sets", `
 stages:
   a: {run: [x, "{param.lr}", "{param.name}", "{param.unset}"], params: {lr: 0.1, name: n, unset: null}}

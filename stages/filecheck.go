@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // check finds what is wrong between the parts of a file, each of which is
@@ -26,7 +28,8 @@ func (f *File) check(r *fileReader) {
 			}
 		}
 	}
-	f.checkShared(r)
+	f.checkFroms(r)
+	f.checkPublished(r)
 	f.checkCycles(r)
 	f.checkSets(r)
 	if len(r.problems) == 0 {
@@ -239,25 +242,47 @@ func (f *File) checkAggregate(r *fileReader, st *FileStage) {
 	}
 }
 
-// checkShared finds outputs of several stages that would replace each other.
-func (f *File) checkShared(r *fileReader) {
-	froms, names := map[string]string{}, map[string]string{}
+// checkPublished finds outputs that would replace each other under one name.
+func (f *File) checkPublished(r *fileReader) {
+	names := map[string]string{}
 	for _, st := range f.Stages {
 		for _, o := range st.Outputs {
 			is := "output " + o.Name + " of stage " + st.Name
-			if o.From != "" {
-				from := filepath.Clean(o.From)
-				if other, ok := froms[from]; ok {
-					r.problem(st.at["out."+o.Name], "%s and %s are both taken from %s: let one write elsewhere", other, is, o.From)
-				}
-				froms[from] = is
-			}
 			for _, name := range o.Publish {
 				if other, ok := names[name]; ok {
 					r.problem(st.at["out."+o.Name], "%s and %s are both published as %s: give one another name", other, is, name)
 				}
 				names[name] = is
 			}
+		}
+	}
+}
+
+// checkFroms finds outputs that are taken from one path, or from within what
+// another is taken from.
+func (f *File) checkFroms(r *fileReader) {
+	type taken struct {
+		path, is string
+		at       *yaml.Node
+	}
+	var all []taken
+	for _, st := range f.Stages {
+		for _, o := range st.Outputs {
+			if o.From != "" {
+				all = append(all, taken{filepath.Clean(o.From), "output " + o.Name + " of stage " + st.Name, st.at["out."+o.Name]})
+			}
+		}
+	}
+	// A directory stands just before what lies in it.
+	slices.SortStableFunc(all, func(a, b taken) int { return strings.Compare(a.path+"/", b.path+"/") })
+	for i, last := 1, 0; i < len(all); i++ {
+		switch a, b := all[last], all[i]; {
+		case a.path == b.path:
+			r.problem(b.at, "%s and %s are both taken from %s: let one write elsewhere", a.is, b.is, b.path)
+		case strings.HasPrefix(b.path, a.path+"/"):
+			r.problem(b.at, "%s is taken from %s, which lies in %s, from which %s is taken: let one write elsewhere", b.is, b.path, a.path, a.is)
+		default:
+			last = i
 		}
 	}
 }

@@ -1,0 +1,95 @@
+package main_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// fromSite is a stage whose program insists on one path, whatever its parameter.
+func fromSite(t *testing.T) *site {
+	s := bareSite(t, byCopy)
+	s.write("curi.yaml", `
+project: one
+stages:
+  train:
+    run: [sh, train.sh, "{param.lr}"]
+    code: [train.sh]
+    params: {lr: 1}
+    out: {model: {from: results/model.txt}}
+parameter_sets: {sweep: {grid: {lr: [1, 2]}}}
+`)
+	s.write("train.sh", `mkdir -p results; echo $1 > results/model.txt; echo $$ >> $SIDE/pids; while ! test -e $SIDE/go; do sleep 0.05; done`)
+	return s
+}
+
+// Two runs at once that insist on one path go one after the other, in one call
+// and in two: each result is what its own run wrote.
+func TestRunsOfOnePathTakeTurns(t *testing.T) {
+	t.Parallel()
+	s := fromSite(t)
+	// By another name the path is the same.
+	link := filepath.Join(filepath.Dir(s.dir), "link")
+	if err := os.Symlink(s.dir, link); err != nil {
+		t.Fatal(err)
+	}
+	both := s.begin(s.execArgv("--all", "--jobs", "2")...)
+	s.eventually(both, "one to run", func() bool { return len(s.lines("pids")) > 0 })
+	third := s.begin("sh", "-c", `cd "$0" && exec "$@"`, link, "curi", "stage", "exec", "--no-mount", "train", "-p", "lr=3")
+	for _, j := range []*job{both, third} {
+		s.eventually(j, "one to wait for it", func() bool {
+			return strings.Contains(j.stderr.String(), "whose output is taken from the same path") || len(s.lines("pids")) > 1
+		})
+	}
+	s.touch("go")
+	for _, j := range []*job{both, third} {
+		if o := s.finish(j); o.status != 0 {
+			t.Error(o)
+		}
+	}
+	for _, lr := range []string{"1", "2", "3"} {
+		if got := s.ok("curi", "cat", "train[lr="+lr+"].model"); got != lr+"\n" {
+			t.Errorf("the model of lr=%s is that of %s", lr, got)
+		}
+	}
+}
+
+// What a run left at the path when its curi was killed is kept aside by the next
+// call, which runs; what was there before is the person's, and refused.
+func TestPathOfAKilledRun(t *testing.T) {
+	t.Parallel()
+	s := fromSite(t)
+	argv := s.execArgv("train")
+	j := s.begin(argv...)
+	s.eventually(j, "it to run", func() bool { return len(s.lines("pids")) == 1 })
+	if err := j.Process.Signal(os.Kill); err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Wait()
+	s.touch("go")
+	s.write("train.sh", "echo changed; "+string(mustRead(t, s.dir+"/train.sh")))
+	s.fails(124, "results/model.txt, which is there already", argv...) // another key
+	s.write("train.sh", strings.TrimPrefix(string(mustRead(t, s.dir+"/train.sh")), "echo changed; "))
+	s.ok(argv...)
+	if got := s.ok("curi", "cat", "train.model"); got != "1\n" {
+		t.Errorf("the model is %q", got)
+	}
+	if kept, _ := filepath.Glob(s.store + "/at/*/old/*/out/model/model.txt"); len(kept) != 1 {
+		t.Errorf("kept of the killed run: %v", kept)
+	}
+	s.write("results/model.txt", "mine\n")
+	s.fails(124, "results/model.txt, which is there already", append(argv, "--force")...)
+	if got := string(mustRead(t, s.dir+"/results/model.txt")); got != "mine\n" {
+		t.Errorf("my file is %q", got)
+	}
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
