@@ -62,9 +62,12 @@ type Options struct {
 	// that others get it whatever happens to this process.
 	Owe func(context.Context, stages.Key, stages.Result) error
 
-	Stdin  io.Reader // unused: what the command reads is in the plan
-	Stdout io.Writer // the command's output, live
-	Stderr io.Writer // the command's, and what Curi says
+	Stdin io.Reader // unused: what the command reads is in the plan
+	// Stdout gets the command's output, live, and Stderr its errors and what Curi
+	// says. One that has a method EndLine() is told when a line that the command
+	// began goes no further: before Curi says something, and at its end.
+	Stdout io.Writer
+	Stderr io.Writer
 	Log    *slog.Logger
 	Quiet  bool
 	// Progress returns what long work of Curi's own calls, and what is called
@@ -188,6 +191,7 @@ func (e *execution) warn(format string, args ...any) {
 	if e.batch != nil {
 		who = "" // a job is rank 0 of its batch system
 	}
+	endLine(e.o.Stderr)
 	fmt.Fprintf(e.o.Stderr, "curi: %s%s\n", who, fmt.Sprintf(format, args...))
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -41,15 +42,25 @@ func (r *run) execute(ctx context.Context) outcome {
 		defer errs.Close()
 		stdout, stderr = out, errs
 	}
-	io, err := newStdio(stdin, stdout, stderr, r.log)
+	pipes, err := newStdio(stdin, stdout, stderr, r.log)
 	if err != nil {
 		return r.failed(err)
 	}
 	r.sayStart()
 	defer r.keepSnapshots(ctx)()
-	out := r.guarded(env, io)
-	io.drain(r.sig.ctx)
+	out := r.guarded(env, pipes)
+	pipes.drain(r.sig.ctx)
+	endLine(r.o.Stdout)
+	endLine(r.o.Stderr)
 	return out
+}
+
+// endLine tells a writer that shows its lines whole that the one which was begun
+// goes no further.
+func endLine(w io.Writer) {
+	if w, ok := w.(interface{ EndLine() }); ok {
+		w.EndLine()
+	}
 }
 
 // sayStart prints the command line before it starts.
@@ -91,13 +102,13 @@ func signalName(sig syscall.Signal) string {
 }
 
 // guarded starts the guard and watches the run until nothing of it is left.
-func (r *run) guarded(env environment, io *stdio) outcome {
+func (r *run) guarded(env environment, pipes *stdio) outcome {
 	path, err := r.program(env)
 	if err != nil {
-		io.started()
+		pipes.started()
 		return r.cannotStart(err)
 	}
-	spec := guardSpec{Argv: r.argv, Path: path, Dir: r.p.Dir, Env: env, TTY: io.tty, Grace: r.o.Grace,
+	spec := guardSpec{Argv: r.argv, Path: path, Dir: r.p.Dir, Env: env, TTY: pipes.tty, Grace: r.o.Grace,
 		Store: r.s.Dir(), Run: r.info, Mark: r.mark(), Trees: r.trees(), Share: r.share()}
 	if r.node > 0 {
 		spec.Store = "" // the run is the first node's to settle
@@ -110,8 +121,8 @@ func (r *run) guarded(env environment, io *stdio) outcome {
 		held = append(held, r.mount.use)
 	}
 	held = append(held, r.o.Held...)
-	r.link, err = startGuard(r.o.Self, spec, io.command, held)
-	io.started()
+	r.link, err = startGuard(r.o.Self, spec, pipes.command, held)
+	pipes.started()
 	if err != nil {
 		return r.failed(err)
 	}

@@ -237,7 +237,7 @@ func TestProjectAtATerminal(t *testing.T) {
 		defer close(drained)
 		_, _ = io.Copy(&shown, terminal)
 	}()
-	for _, line := range []string{`(?:\n|J)  s0 +\d\.\d s  batch 1 of 2\r`, `(?:\n|J)  s1 +\d\.\d s  batch 1 of 2\r`, `(?:\n|J)  1 of 4 done, 0 of them cached\r`} {
+	for _, line := range []string{`(?:\n|A)  s0 +\d\.\d s  batch 1 of 2\x1b`, `(?:\n|A)  s1 +\d\.\d s  batch 1 of 2\x1b`, `(?:\n|A)  1 of 4 done, 0 of them cached\x1b`} {
 		s.eventually(nil, line, func() bool { return regexp.MustCompile(line).MatchString(shown.String()) })
 	}
 	s.touch("go")

@@ -8,9 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
-
-	"golang.org/x/term"
 
 	"github.com/curi-store/curi/launcher"
 	"github.com/curi-store/curi/stages"
@@ -22,13 +19,6 @@ const (
 	viewLive          // a terminal: a line for each stage that runs, with its newest output
 	viewPlain         // lines of output, each behind the stage's name
 	viewEvents        // --json: events on stdout, a JSON object a line
-)
-
-// drawEvery is how often the lines of a terminal are drawn anew at most, and
-// tickEvery how often the times in them go on.
-const (
-	drawEvery = 100 * time.Millisecond
-	tickEvery = time.Second
 )
 
 // graphView shows a graph that runs. It is told what happens by [launcher.Event].
@@ -43,7 +33,7 @@ type graphView struct {
 	failed  []string
 	done    int
 	cached  int
-	drawn   int // lines on the screen
+	drawn   []int // the lines on the screen, by their columns
 	next    time.Time
 	stop    chan struct{}
 	stopped sync.WaitGroup
@@ -74,7 +64,7 @@ func (a *app) newGraphView(g *stages.Graph) *graphView {
 		v.mode = viewEvents
 	case stale <= 1:
 		v.mode = viewWhole
-	case isTerminal(a.err) && !a.json && !a.quiet:
+	case isTerminal(a.err) && os.Getenv("TERM") != "dumb" && !a.json && !a.quiet:
 		v.mode = viewLive
 		v.stop = make(chan struct{})
 		v.stopped.Go(v.tick)
@@ -89,73 +79,6 @@ func (a *app) newGraphView(g *stages.Graph) *graphView {
 }
 
 func (v *graphView) saysErrors() bool { return v.mode != viewWhole }
-
-// connect directs a task's output.
-func (v *graphView) connect(t *stages.Task, opts *launcher.Options) {
-	if v.mode == viewWhole {
-		return
-	}
-	out := v.a.out
-	if v.mode == viewEvents || v.a.json {
-		out = v.w
-	}
-	opts.Progress = nil // one line is drawn at a time
-	opts.Stdout = &taskWriter{v: v, t: t, w: out}
-	opts.Stderr = &taskWriter{v: v, t: t, w: v.w}
-}
-
-// taskWriter takes a command's output line by line.
-type taskWriter struct {
-	v    *graphView
-	t    *stages.Task
-	w    io.Writer
-	part []byte // of a line that has not ended
-}
-
-// maxLine is where a line without an end is cut, in bytes.
-const maxLine = 8 << 10
-
-func (w *taskWriter) Write(p []byte) (int, error) {
-	w.v.mu.Lock()
-	defer w.v.mu.Unlock()
-	w.part = append(w.part, p...)
-	for {
-		// A progress bar goes back by \r and begins its line anew.
-		i := strings.IndexAny(string(w.part), "\r\n")
-		if i < 0 && len(w.part) < maxLine {
-			return len(p), nil
-		}
-		rest := i + 1
-		if i < 0 {
-			i, rest = len(w.part), len(w.part)
-		}
-		line, bar := string(w.part[:i]), rest <= len(w.part) && i < len(w.part) && w.part[i] == '\r'
-		w.part = append(w.part[:0], w.part[rest:]...)
-		if line = strings.TrimRight(line, " "); line != "" {
-			w.v.line(w.t, w.w, line, bar)
-		}
-	}
-}
-
-// line shows a line of output; bar says that another takes its place.
-func (v *graphView) line(t *stages.Task, w io.Writer, line string, bar bool) {
-	text := visible(strings.ReplaceAll(line, "\t", "    "))
-	for _, r := range v.running {
-		if r.task == t {
-			r.last = text
-			if !bar {
-				if r.tail = append(r.tail, text); len(r.tail) > tailLines {
-					r.tail = r.tail[1:]
-				}
-			}
-		}
-	}
-	if v.mode == viewLive {
-		v.draw(false)
-	} else if !bar {
-		fmt.Fprintf(w, "%s | %s\n", t.Label, line)
-	}
-}
 
 func (v *graphView) start(t *stages.Task, says string) {
 	for _, r := range v.running {
@@ -257,93 +180,6 @@ func (v *graphView) warn(format string, args ...any) {
 func (v *graphView) permanent(line string) {
 	v.erase()
 	fmt.Fprintln(v.w, line)
-}
-
-func (v *graphView) erase() {
-	if v.drawn > 0 {
-		fmt.Fprintf(v.w, "\r\x1b[%dA\x1b[J", v.drawn)
-		v.drawn = 0
-	}
-}
-
-func (v *graphView) tick() {
-	t := time.NewTicker(tickEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-t.C:
-			v.mu.Lock()
-			v.draw(true)
-			v.mu.Unlock()
-		case <-v.stop:
-			return
-		}
-	}
-}
-
-// draw draws a line for each running stage, and one for all.
-func (v *graphView) draw(now bool) {
-	if v.mode != viewLive || !now && time.Now().Before(v.next) {
-		return
-	}
-	v.next = time.Now().Add(drawEvery)
-	width, height := 80, 24
-	if f, ok := v.w.(*os.File); ok {
-		if w, h, err := term.GetSize(int(f.Fd())); err == nil && w > 10 && h > 2 {
-			width, height = w, h
-		}
-	}
-	v.erase()
-	labels := 0
-	for _, r := range v.running {
-		labels = max(labels, utf8.RuneCountInString(r.task.Label))
-	}
-	labels = min(labels, width/3)
-	var b strings.Builder
-	for i, r := range v.running {
-		if i == height-2 {
-			break
-		}
-		b.WriteString(clipped(fmt.Sprintf("  %-*s  %6s  %s", labels, clipped(r.task.Label, labels), span(time.Since(r.began)), r.last), width-1) + "\n")
-		v.drawn++
-	}
-	status := fmt.Sprintf("  %d of %d done, %d of them cached", v.done, v.all, v.cached)
-	if len(v.failed) > 0 {
-		status += fmt.Sprintf(", %d failed", len(v.failed))
-	}
-	b.WriteString(clipped(status, width-1) + "\n")
-	v.drawn++
-	_, _ = io.WriteString(v.w, b.String())
-}
-
-// lineWriter passes whole lines on.
-type lineWriter struct {
-	mu   sync.Mutex
-	part string
-	line func(string)
-}
-
-func (w *lineWriter) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.part += string(p)
-	for {
-		line, rest, ok := strings.Cut(w.part, "\n")
-		if !ok {
-			return len(p), nil
-		}
-		w.part = rest
-		w.line(line)
-	}
-}
-
-// clipped cuts a text to a number of characters.
-func clipped(text string, n int) string {
-	if utf8.RuneCountInString(text) <= n {
-		return text
-	}
-	runes := []rune(text)
-	return string(runes[:max(n-1, 0)]) + "…"
 }
 
 // end shows the summary.
