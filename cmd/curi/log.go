@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/launcher"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -121,7 +122,7 @@ func (a *app) listRuns(ctx context.Context, f stages.Filter, most int, columns m
 		if most > 0 && len(list) >= most {
 			break
 		}
-		if f.Match(r) {
+		if r = a.asItIs(ctx, s, r); f.Match(r) {
 			projects[r.Project] = true
 			l := logged(r)
 			columns.fill(ctx, a, s, r, &l)
@@ -151,6 +152,17 @@ func (a *app) listRuns(ctx context.Context, f stages.Filter, most int, columns m
 		rows = append(rows, row)
 	}
 	return a.table(header, rows)
+}
+
+// asItIs is a run as it is now: one whose curi was killed says that it runs
+// until somebody looks.
+func (a *app) asItIs(ctx context.Context, s *cas.Store, r stages.Run) stages.Run {
+	now, err := launcher.MarkLost(ctx, s, r)
+	if err != nil {
+		a.logger().Debug("look whether a run goes on", "run", r.ID, "error", err)
+		return r
+	}
+	return now
 }
 
 func wordStatusOf(l loggedJSON) string {
@@ -203,7 +215,7 @@ func (a *app) logRun(ctx context.Context, ref string) error {
 	if t.Run == nil {
 		return usagef("%s is no run; curi log lists them", t.Name)
 	}
-	r := *t.Run
+	r := a.asItIs(ctx, s, *t.Run)
 	l := logged(r)
 	var rec *stages.Record
 	if b, err := runFile(ctx, s, r, "record.json"); err == nil {

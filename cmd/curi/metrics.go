@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
-	"github.com/curi-store/curi/launcher"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -152,11 +151,7 @@ func (a *app) measure(ctx context.Context, refs, names []string) ([]measured, er
 		if t.Run == nil {
 			return nil, usagef("%s is no run; curi log lists them", t.Name)
 		}
-		run, err := launcher.MarkLost(ctx, s, *t.Run)
-		if err != nil {
-			a.logger().Debug("look whether a run goes on", "run", t.Run.ID, "error", err)
-			run = *t.Run
-		}
+		run := a.asItIs(ctx, s, *t.Run)
 		m, err := a.metricsOf(ctx, s, run)
 		if err != nil {
 			return nil, err

@@ -145,6 +145,7 @@ func (a *app) running(ctx context.Context, s *cas.Store) (running, queued []runn
 			a.warn("%s", oneLine(err.Error()))
 			continue
 		}
+		r = a.asItIs(ctx, s, r)
 		l := runningJSON{r.ID, r.Stage, r.Project, r.Key, r.Attempt, r.Started, r.Job, states[r.ID]}
 		switch r.Status {
 		case stages.Running:
