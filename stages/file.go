@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -47,7 +45,8 @@ type FileStage struct {
 	Launcher  *LauncherChoice
 	Line      int
 
-	at map[string]*yaml.Node // where things stand: "in.data", "param.lr", "run.3"
+	at     map[string]*yaml.Node // where things stand: "in.data", "param.lr", "run.3"
+	broken bool                  // it could not be read whole: what it lacks may be there
 }
 
 // LauncherChoice says what runs a stage, with options of its own as they are
@@ -101,9 +100,9 @@ var fileKeys = []string{"project", "capture", "stages", "parameter_sets"}
 // problem at once.
 func ParseFile(b []byte, path string) (*File, error) {
 	r := newFileReader(len(b))
-	var doc yaml.Node
-	if err := yaml.Unmarshal(b, &doc); err != nil {
-		return nil, &FileError{Path: path, Problems: []Problem{syntaxProblem(err)}}
+	doc, fault := parseYAML(b)
+	if fault != nil {
+		return nil, &FileError{Path: path, Problems: []Problem{*fault}}
 	}
 	f := &File{Path: path, byName: map[string]*FileStage{}}
 	if len(doc.Content) > 0 { // else the file is empty
@@ -112,7 +111,7 @@ func ParseFile(b []byte, path string) (*File, error) {
 	if !f.HasSets {
 		f.Sets = []Set{{}}
 	}
-	if len(r.problems) == 0 {
+	if !r.full {
 		f.check(r)
 	}
 	if err := r.error(path); err != nil {
@@ -133,7 +132,9 @@ func (f *File) read(r *fileReader, top *yaml.Node) {
 			}
 		case "stages":
 			for _, s := range r.mapping(p.value, "stages") {
+				before := len(r.problems)
 				st := r.stage(s)
+				st.broken = len(r.problems) > before
 				f.Stages = append(f.Stages, st)
 				f.byName[st.Name] = st
 			}
@@ -163,25 +164,4 @@ func (r *fileReader) unknownKey(p pair, where string, keys []string) {
 		hint = ": the keys are " + strings.Join(keys, ", ")
 	}
 	r.problem(p.key, "%sunknown key %q%s", where, p.name, hint)
-}
-
-var (
-	yamlLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)$`)
-	// yamlBefore matches what the parser says with the number of the line before.
-	yamlBefore = regexp.MustCompile(`^did not find expected (<|node content|key|',' or|'-' indicator)`)
-)
-
-// syntaxProblem is what the YAML parser says, which knows lines only.
-func syntaxProblem(err error) Problem {
-	text := strings.Join(strings.Fields(err.Error()), " ")
-	p := Problem{Line: 1, Column: 1, Text: text}
-	if m := yamlLine.FindStringSubmatch(text); m != nil {
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			if p.Line = n; yamlBefore.MatchString(m[2]) {
-				p.Line++
-			}
-		}
-		p.Text = "no YAML: " + m[2]
-	}
-	return p
 }

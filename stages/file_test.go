@@ -214,24 +214,42 @@ parameter_sets:
   all: {}
   four: {grid: {lr: [0.1, "a"]}, unset: 7}
 `, `
-7:28: parameter set three: grid: lr: the value 0.10 stands here twice
-7:35: parameter set three: grid: name has a value beside the grid already
-8:3: parameter set all: the name means every set: choose another`},
-		{"types of sets", `
-stages:
-  a: {run: [x, "{param.lr}", "{param.name}", "{param.unset}"], params: {lr: 0.1, name: n, unset: null}}
-parameter_sets:
-  one: {lr: 1, name: 3}
-  two: {learning_rate: 0.1, ll: 2}
-  four: {grid: {lr: [0.1, "a"]}, unset: 7}
-`, `
 5:13: parameter set one: lr is an int (1) here and a float (0.1) in stage a (line 3): write both as one type, such as 1.0
 5:22: parameter set one: name is an int (3) here and a str (n) in stage a (line 3): write both as one type, such as "3"
 6:24: parameter set two: no stage has a parameter learning_rate: params of a stage give it its first value (a stage with aggregate runs once, and takes none from sets)
 6:33: parameter set two: no stage has a parameter ll: did you mean lr?
-7:27: parameter set four: lr is a str (a) here and a float (0.1) in stage a (line 3): write both as one type`},
+7:28: parameter set three: grid: lr: the value 0.10 stands here twice
+7:35: parameter set three: grid: name has a value beside the grid already
+8:3: parameter set all: the name means every set: choose another
+9:27: parameter set four: lr is a str (a) here and a float (0.1) in stage a (line 3): write both as one type`},
+		{"at once what can be known of a stage that could not be read", `
+stages:
+  a: {run: [x, "{in.i}", "{param.p}"], in: {i: b.o}, params: {p: 1, q: 2}}
+  b: {run: [x], outs: {o: o}, in: {i: c.z}, params: {s: 1}}
+  c: {run: [x, "{in.i}"], in: {i: b.o}, aggregate: b, via: envv}
+  d: {run: [x, "{in.j}"], in: {j: a.o}}
+parameter_sets: {base: {p: x, s: 1, t: 1}, 7: {}}
+`, `
+3:69: stage a: the command does not name parameter q: write {param.q} in it, or via: env if the program reads CURI_PARAM_q
+4:17: stage b: unknown key "outs": did you mean out?
+5:60: stage c: via: "envv" is unknown: write env where the command reads CURI_ variables
+6:35: stage d: input j: stage a has no output o: it has no outputs
+7:28: parameter set base: p is a str (x) here and an int (1) in stage a (line 3): write both as one type
+7:44: parameter set: name "7": is all digits, like a version; put a letter in it`},
+		{"a second document", "stages: {}\n---\nstages: {a: {run: [x]}}\n", `
+2:1: a second document begins here, and would not be read: a file is one`},
+		{"tags", `
+stages:
+  a: {run: !!set {x, y}, work: !list [w], code: !glob "*.py"}
+  b: !!python/object:os.system {run: [x]}
+`, `
+3:12: the type !!set means nothing here: leave it out
+3:12: stage a: run: want a list ([a, b]), this is a mapping
+3:32: the type !list means nothing here: leave it out
+3:49: the type !glob means nothing here: leave it out
+4:6: the type !!python/object:os.system means nothing here: leave it out`},
 		{"syntax", "stages:\n  a: [b\n  c: d\n", `
-2:1: no YAML: did not find expected ',' or ']'`},
+2:3: no YAML: did not find expected ',' or ']': a bracket is not closed, or an element needs quotes`},
 		{"cyclic alias", "stages: &a\n  b: *a\n", `
 2:3: stage b: unknown key "b": the keys are run, shell, code, in, in_rw, out, work, params, operational, aggregate, via, tools, env, clean_env, stdin, timeout, grace, publish, retries, resume, snapshot, resources, launcher
 2:3: stage b: there is no command: write run: [PROGRAM, ARGUMENT…], or shell: TEXT`},

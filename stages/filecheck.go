@@ -9,10 +9,12 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// check finds what is wrong between the parts of a file, each of which is
-// right by itself.
+// check finds what is wrong between the parts of a file that could be read.
 func (f *File) check(r *fileReader) {
 	for _, st := range f.Stages {
+		if st.broken {
+			continue
+		}
 		before := len(r.problems)
 		f.checkCommand(r, st)
 		f.checkInputs(r, st)
@@ -157,6 +159,9 @@ func (f *File) upstream(ref string) (up upstream, ok bool, err error) {
 		return upstream{}, false, nil
 	}
 	if st.output(parts.output) == nil {
+		if st.broken {
+			return upstream{}, false, nil
+		}
 		outs := st.declared()["out"]
 		hint := suggest(parts.output, outs, parts.name+".%s")
 		if hint == "" && len(outs) > 0 {
@@ -234,7 +239,7 @@ func (f *File) checkAggregate(r *fileReader, st *FileStage) {
 		r.problem(n, "stage %s: aggregate: there is no stage %q%s", st.Name, st.Aggregate, suggest(st.Aggregate, f.StageNames(), "%s"))
 	case of == st || of.Aggregate != "":
 		r.problem(n, "stage %s: aggregate: %s runs once itself, whatever the parameter sets", st.Name, st.Aggregate)
-	case !slices.ContainsFunc(st.Inputs, func(in Input) bool {
+	case !of.broken && !slices.ContainsFunc(st.Inputs, func(in Input) bool {
 		up, ok, _ := f.upstream(in.Ref)
 		return ok && up.stage == of
 	}):
@@ -335,9 +340,10 @@ func (f *File) checkSets(r *fileReader) {
 	for _, name := range all {
 		known[name] = true
 	}
+	broken := slices.ContainsFunc(f.Stages, func(st *FileStage) bool { return st.broken })
 	for _, set := range f.Sets {
 		for _, q := range set.Params {
-			if !known[q.Name] {
+			if !known[q.Name] && !broken {
 				hint := suggest(q.Name, all, "%s")
 				if hint == "" {
 					hint = ": params of a stage give it its first value (a stage with aggregate runs once, and takes none from sets)"

@@ -95,7 +95,14 @@ func (r *fileReader) see(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
 		return n.Alias
 	}
+	if n.Kind != yaml.ScalarNode && n.Style&yaml.TaggedStyle != 0 && n.Tag != "!!map" && n.Tag != "!!seq" {
+		r.unknownTag(n)
+	}
 	return n
+}
+
+func (r *fileReader) unknownTag(n *yaml.Node) {
+	r.problem(n, "the type %s means nothing here: leave it out", n.Tag)
 }
 
 // A pair is a key of a mapping with its value.
@@ -184,6 +191,8 @@ func (r *fileReader) text(n *yaml.Node, what string) (string, bool) {
 		r.problem(n, "%s: want a single value, this is %s", what, kindOf(n))
 	case n.Tag == "!!binary":
 		r.problem(n, "%s: no binary value can stand here", what)
+	case n.Style&yaml.TaggedStyle != 0 && !strings.HasPrefix(n.Tag, "!!"):
+		r.unknownTag(n)
 	case strings.ContainsRune(n.Value, 0):
 		r.problem(n, "%s: no text here can hold a NUL byte", what)
 	default:
