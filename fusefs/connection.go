@@ -22,6 +22,16 @@ import (
 // reads are spliced through.
 const maxRequest = 512 << 10
 
+// maxBackground is how many requests that it makes by itself, to read ahead and
+// to write back, the kernel has under way at once. More reads and writes wait,
+// whatever they are of. Each reader of a remote that hangs holds one or two of
+// them up until the remote is given up: that must not stop who reads something
+// else. An answer takes up to 128 KiB of memory.
+const maxBackground = 1024
+
+// maxWritten bounds the bytes of requests that are being served: writes.
+const maxWritten = 64 << 20
+
 // connection is a mount with its server.
 type connection struct {
 	server *fuse.Server
@@ -118,7 +128,7 @@ func (f *filesystem) mount(dir string, m mode) (*connection, error) {
 	c := &connection{dir: dir, root: os.Geteuid() == 0, log: f.log}
 	mo := fuse.MountOptions{
 		AllowOther: f.opts.AllowOther, FsName: "curi", Name: "curi",
-		MaxWrite: maxRequest, MaxBackground: 64, MaxStackDepth: m.depth,
+		MaxWrite: maxRequest, MaxBackground: maxBackground, MaxInflightRequestBytes: maxWritten, MaxStackDepth: m.depth,
 		DirectMountStrict: c.root, EnableSymlinkCaching: true, IgnoreSecurityLabels: true,
 		// Else the kernel asks for security.capability before every small write.
 		ExtraCapabilities: fuse.CAP_HANDLE_KILLPRIV_V2,

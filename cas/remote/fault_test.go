@@ -173,10 +173,13 @@ func (p *faultProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Content-Length"] = res.Header["Content-Length"]
 	}
 	w.WriteHeader(res.StatusCode)
-	if fault == "cut" && r.Method == http.MethodGet && len(answer) > 0 {
+	if (fault == "cut" || fault == "stall") && r.Method == http.MethodGet && len(answer) > 0 {
 		p.happened(fault)
 		_, _ = w.Write(answer[:int(at*float64(len(answer)))])
 		w.(http.Flusher).Flush()
+		if fault == "stall" {
+			<-r.Context().Done()
+		}
 		panic(http.ErrAbortHandler)
 	}
 	_, _ = w.Write(answer)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -204,6 +205,51 @@ func TestLazyAway(t *testing.T) {
 		}
 		if time.Now().After(end) {
 			t.Fatal(err)
+		}
+	}
+}
+
+// TestLazyHang reads of a server that takes requests and answers none, or
+// begins to: it ends, in an error that names the file and the remote.
+func TestLazyHang(t *testing.T) {
+	t.Parallel()
+	proxy, addr := newFaultProxy(t, s3Server(t), 11)
+	b := openS3(t, addr, Patience{Wait: time.Millisecond, Tries: 2})
+	r := newRemote(t, b)
+	a := newStore(t)
+	files := map[string][]byte{"large": randomBytes(1, 2<<20), "small": randomBytes(2, 9000)}
+	tree := addFiles(t, a, files)
+	if _, err := r.Push(t.Context(), a, tree, PushOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	patience := &b.(*patient).p
+	proper := patience.Timeout
+	for _, fault := range []string{"hang", "stall"} {
+		for name, data := range files {
+			s := newStore(t)
+			if err := (Config{Name: "team", URL: "file:///nowhere", Policy: ByHand}).Save(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			reader := NewReader(s, BucketOptions{})
+			reader.open = func(context.Context, string, BucketOptions) (Bucket, error) { return b, nil }
+			s.UseRemotes(reader)
+			f := openLazy(t, s, tree, name)
+			proxy.hurtOnly("packs/", 1, fault)
+			patience.Timeout = 300 * time.Millisecond
+			_, err := f.Reader().ReadAt(t.Context(), make([]byte, 10), 5)
+			patience.Timeout = proper
+			proxy.hurt(0)
+			if !errors.Is(err, ErrAway) {
+				t.Fatalf("%s of %s: %v", fault, name, err)
+			}
+			for _, want := range []string{cas.Sum(data).String(), "remote team", "no answer within 300ms", "tried 2 times"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%s of %s does not say %q: %v", fault, name, want, err)
+				}
+			}
+		}
+		if proxy.count(fault) == 0 {
+			t.Errorf("nothing met %q", fault)
 		}
 	}
 }
