@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -288,13 +289,33 @@ func (s *Store) pinFar(ctx context.Context, what string, tree Digest) (*Added, e
 
 // countFiles counts the files of a tree that is here, as often as they are named.
 func (s *Store) countFiles(ctx context.Context, tree Digest) (n int64, err error) {
-	err = s.Walk(ctx, tree, func(_ string, e Entry) error {
-		if e.IsRegular() {
-			n++
+	return s.countBelow(ctx, tree, map[Digest]int64{}, 0)
+}
+
+func (s *Store) countBelow(ctx context.Context, dir Digest, known map[Digest]int64, depth int) (int64, error) {
+	if n, ok := known[dir]; ok {
+		return n, nil
+	}
+	t, err := s.Tree(ctx, dir)
+	if err == nil && depth > maxDepth {
+		err = fmt.Errorf("tree %s: more than %d levels: %w", dir, maxDepth, ErrInvalid)
+	}
+	if err != nil {
+		return 0, err
+	}
+	n := t.Files()
+	for _, e := range t.Entries {
+		if e.Kind != KindDir {
+			continue
 		}
-		return nil
-	})
-	return n, err
+		below, err := s.countBelow(ctx, e.Digest, known, depth+1)
+		if err != nil {
+			return 0, err
+		}
+		n += min(below, math.MaxInt64-n)
+	}
+	known[dir] = n
+	return n, nil
 }
 
 // KeepPages returns where the pages of a tree are kept that remote has, and

@@ -139,48 +139,6 @@ func (s *Store) checkWhole(t *Tree) error {
 	return nil
 }
 
-// Walk calls fn for every entry below the tree, parents before children, in
-// order of names; path is slash-separated and relative. fs.SkipDir from a
-// directory skips what is below it, from another entry the rest of its
-// directory; fs.SkipAll ends the walk without an error.
-func (s *Store) Walk(ctx context.Context, tree Digest, fn func(path string, e Entry) error) error {
-	err := s.walk(ctx, tree, "", 0, fn)
-	if errors.Is(err, fs.SkipAll) {
-		return nil
-	}
-	return err
-}
-
-// maxDepth bounds how deep trees nest: a path of it would be longer than any
-// system takes.
-const maxDepth = 2048
-
-func (s *Store) walk(ctx context.Context, tree Digest, dir string, depth int, fn func(path string, e Entry) error) error {
-	if depth > maxDepth {
-		return fmt.Errorf("walk tree: more than %d levels at %.100s…: %w", maxDepth, dir, ErrInvalid)
-	}
-	t, err := s.Tree(ctx, tree)
-	if err != nil {
-		return err
-	}
-	for _, e := range t.Entries {
-		p := path.Join(dir, e.Name)
-		err := fn(p, e)
-		if err == nil && e.Kind == KindDir {
-			err = s.walk(ctx, e.Digest, p, depth+1, fn)
-		} else if errors.Is(err, fs.SkipDir) {
-			if e.Kind != KindDir {
-				return nil
-			}
-			err = nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Lookup follows a slash-separated path inside the tree; "" or "." is the tree
 // itself as a KindDir entry. Symlinks are not followed. Missing: [ErrNotFound].
 func (s *Store) Lookup(ctx context.Context, tree Digest, name string) (Entry, error) {
