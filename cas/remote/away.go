@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // Two troubles with a remote are remembered for a minute, so that one call
@@ -26,7 +27,7 @@ type troubleJSON struct {
 
 func noteTrouble(ctx context.Context, s *cas.Store, name, file, why string) error {
 	host, _ := os.Hostname()
-	b, err := json.Marshal(troubleJSON{host, time.Now(), why})
+	b, err := json.Marshal(troubleJSON{host, fault.Now(), why})
 	if err != nil {
 		return err
 	}
@@ -42,7 +43,7 @@ func trouble(s *cas.Store, name, file string) (j troubleJSON, fresh bool) {
 	}
 	host, _ := os.Hostname()
 	// The clock may have been set back since.
-	ago := time.Since(j.Time)
+	ago := fault.Now().Sub(j.Time)
 	return j, j.Host == host && ago >= 0 && ago < troubleTime
 }
 
@@ -57,7 +58,7 @@ func NoteBack(s *cas.Store, name string) { _ = os.Remove(s.RemoteFile(name, away
 // Away reports how long ago that was, if it is remembered.
 func Away(s *cas.Store, name string) (ago time.Duration, away bool) {
 	j, fresh := trouble(s, name, awayFile)
-	return time.Since(j.Time), fresh
+	return fault.Now().Sub(j.Time), fresh
 }
 
 // NoteFailed remembers why what is owed to a remote could not be published.

@@ -1,8 +1,10 @@
 package torture
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -50,6 +52,59 @@ func TestResultOfTheKilledIsPublished(t *testing.T) {
 			m.a.sound()
 		})
 	}
+}
+
+// A result that was reported while its remote was away, on a machine that went
+// down right after, is brought there by the first command that finds the remote
+// back.
+func TestResultWithoutItsRemoteIsPublished(t *testing.T) {
+	t.Parallel()
+	m := twoMachines(t, "file")
+	m.goOn(t, "a")
+	m.goOn(t, "b")
+	a, bucket := m.a, m.dir+"/bucket"
+	// Once with the remote, which is known then.
+	a.ok(stage("echo first > {out.m}")...)
+	if err := os.Rename(bucket, bucket+".away"); err != nil {
+		t.Fatal(err)
+	}
+	argv := stage("echo model > {out.m}")
+	o := a.run(nil, argv...)
+	for _, pid := range a.pids() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if o.status != 0 || !strings.Contains(o.stderr, "is not on remote team yet") {
+		t.Fatalf("without the remote: %s", o)
+	}
+	if out := a.ok("curi", "status"); !strings.Contains(out, "1 result to remote team") {
+		t.Errorf("status says %q", out)
+	}
+	// A command that finds it away still changes nothing.
+	later := func(by string) []string {
+		clock := a.side + "/clock"
+		if err := os.WriteFile(clock, []byte(by), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return []string{"CURI_FAULT_CLOCK=" + clock}
+	}
+	if o := a.run(later("2m"), "curi", "ls"); o.status != 0 {
+		t.Error(o)
+	}
+	a.eventually("the upload to give up", func() bool { return len(a.pids()) == 0 })
+	if left, err := filepath.Glob(a.store + "/remotes/team/owed/*"); err != nil || len(left) != 1 {
+		t.Errorf("while it is away %d are owed, %v", len(left), err)
+	}
+	if err := os.Rename(bucket+".away", bucket); err != nil {
+		t.Fatal(err)
+	}
+	if o := a.run(later("4m"), "curi", "ls"); o.status != 0 {
+		t.Error(o)
+	}
+	a.paid()
+	if o := m.b.run(nil, argv...); o.status != 0 || m.ran() != "a a" {
+		t.Errorf("it ran on %q: %s", m.ran(), o)
+	}
+	a.sound()
 }
 
 // Those who upload for one store do so one after the other, and no command
