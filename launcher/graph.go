@@ -13,8 +13,14 @@ import (
 
 // GraphOptions of [ExecGraph].
 type GraphOptions struct {
-	Jobs      int  // how many stages run at once; at least 1
+	Jobs      int  // how many stages run at once here; at least 1
 	KeepGoing bool // after a failure, go on with what does not need what failed
+
+	// Slurm, if it is set, tells how a task is run as a job; nil: it runs here.
+	// Sets of a stage that are ready at the same time become one job array, and
+	// of all arrays SlurmJobs tasks run at once; 0: as many as Slurm likes.
+	Slurm     func(*stages.Task) *Slurm
+	SlurmJobs int
 
 	// Options says how a task is run. Exec says that a task that is cached is
 	// taken by [Exec] all the same, which finds paths for its outputs.
@@ -37,6 +43,7 @@ const (
 	EventFinished = "finished" // Result has how
 	EventFailed   = "failed"   // Err, or Result.Exit, says why
 	EventSkipped  = "skipped"  // as Text says
+	EventArray    = "array"    // Task and other sets of its stage were submitted together, as Text says
 	EventWarning  = "warning"  // Text is for the person
 )
 
@@ -62,7 +69,7 @@ type GraphResult struct {
 // A signal goes to all commands that run, and no other begins. Like Exec, it
 // handles signals itself.
 func ExecGraph(ctx context.Context, s *cas.Store, g *stages.Graph, o GraphOptions) *GraphResult {
-	x := &graphExec{s: s, g: g, o: o, state: map[*stages.Task]taskState{}, done: make(chan ended), warned: map[string]bool{}}
+	x := &graphExec{s: s, g: g, o: o, state: map[*stages.Task]taskState{}, jobs: map[*stages.Task]*submission{}, done: make(chan ended), warned: map[string]bool{}}
 	x.sig = catchSignals(ctx)
 	defer x.sig.stop()
 	x.run(x.sig.ctx)
@@ -95,6 +102,8 @@ type graphExec struct {
 	sig   *signals
 	res   GraphResult
 	state map[*stages.Task]taskState
+	jobs  map[*stages.Task]*submission // of those that are, or were, jobs
+	subs  []*submission
 	done  chan ended
 
 	mu     sync.Mutex // of events
@@ -115,7 +124,7 @@ func (x *graphExec) event(e Event) {
 
 // run starts what is ready until nothing more can be.
 func (x *graphExec) run(ctx context.Context) {
-	running, stopped := 0, false
+	running, local, stopped := 0, 0, false
 	for {
 		started := false
 		for _, t := range x.g.Tasks {
@@ -143,12 +152,20 @@ func (x *graphExec) run(ctx context.Context) {
 				started = true
 				continue
 			}
-			if running >= max(x.o.Jobs, 1) {
-				continue
+			if x.slurm(t) != nil || local >= max(x.o.Jobs, 1) {
+				continue // see submitReady, for the first
 			}
 			x.state[t] = taskRunning
 			running++
-			go func() { x.done <- x.one(ctx, t) }()
+			local++
+			var slurm *Slurm // of one that is cached: it may be gone by now
+			if x.o.Slurm != nil {
+				slurm = x.o.Slurm(t)
+			}
+			go func() { x.done <- x.one(ctx, t, slurm) }()
+		}
+		if !stopped && ctx.Err() == nil {
+			running += x.submitReady(ctx)
 		}
 		if running == 0 && !started {
 			break
@@ -158,9 +175,14 @@ func (x *graphExec) run(ctx context.Context) {
 		}
 		e := <-x.done
 		running--
-		if !x.settle(ctx, e) && !x.o.KeepGoing {
-			stopped = true
+		if x.jobs[e.task] == nil {
+			local--
 		}
+		if !x.settle(ctx, e) && !x.o.KeepGoing && !x.cancelled(ctx, e) {
+			stopped = true
+			x.stopJobs()
+		}
+		x.allowMore()
 	}
 	for _, t := range x.g.Tasks {
 		if x.state[t] == taskPending {
@@ -180,7 +202,7 @@ func (x *graphExec) skip(t *stages.Task, why string) {
 
 // settle notes how a task ended; false if it failed.
 func (x *graphExec) settle(ctx context.Context, e ended) bool {
-	if e.err == nil && e.res.Exit == 0 && e.res.Job != "" && len(e.res.Outputs) == 0 && x.o.Options(e.task).detached() {
+	if e.err == nil && e.res.Exit == 0 && e.res.Job != "" && len(e.res.Outputs) == 0 && x.detached(e.task) {
 		x.state[e.task] = taskDetached
 		x.res.Ran++
 		x.event(Event{Kind: EventFinished, Task: e.task, Result: e.res})
@@ -197,6 +219,10 @@ func (x *graphExec) settle(ctx context.Context, e ended) bool {
 			x.res.Ran++
 		}
 		x.event(Event{Kind: EventFinished, Task: e.task, Result: e.res})
+		return true
+	}
+	if sub := x.jobs[e.task]; sub != nil && sub.array.wasStopped(e) {
+		x.skip(e.task, errStopped.Error())
 		return true
 	}
 	x.state[e.task] = taskFailed
@@ -244,11 +270,14 @@ func (x *graphExec) take(ctx context.Context, t *stages.Task) {
 	x.event(Event{Kind: EventFinished, Task: t, Result: &Result{Run: t.Result.Run, Stage: t.Stage.Name, Key: t.Plan.Key.String(), Cached: true, Outputs: nil}})
 }
 
-// one brings a task up to date.
-func (x *graphExec) one(ctx context.Context, t *stages.Task) (e ended) {
+// one brings a task up to date; as a job where slurm says how.
+func (x *graphExec) one(ctx context.Context, t *stages.Task, slurm *Slurm) (e ended) {
 	e.task = t
 	opts := x.o.Options(t)
 	opts.setDefaults()
+	if opts.Slurm = slurm; slurm != nil {
+		defer slurm.task.leave()
+	}
 	environ := opts.Environ
 	x.event(Event{Kind: EventStarted, Task: t})
 	plan, err := t.Bind(ctx, x.g, x.s, environ)
@@ -294,6 +323,9 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task) (e ended) {
 		}
 	}
 	e.res, e.err = Exec(ctx, x.s, plan, opts)
+	if slurm != nil {
+		slurm.task.leave()
+	}
 	if x.o.After != nil {
 		if err := x.o.After(context.WithoutCancel(ctx), t, e.res, e.err); e.err == nil {
 			e.err = err

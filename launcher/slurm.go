@@ -24,6 +24,8 @@ type Slurm struct {
 	// Command runs a job where it starts: curi with its options, to which the
 	// key and the name of the job are added. It calls [RunJob].
 	Command []string
+
+	task *arrayTask // where it is submitted together with other sets; nil: alone
 }
 
 // CheckSlurm checks options for sbatch, as `--slurm KEY=VALUE` and
@@ -89,7 +91,7 @@ var slurmShort = map[string]string{
 var slurmOwn = map[string]string{
 	"output": "Curi itself keeps and shows what the job writes", "error": "Curi itself keeps and shows what the job writes",
 	"open-mode": "Curi itself sets it", "job-name": "Curi itself names the job, to find it again", "wrap": "the job runs the stage's command",
-	"chdir": "the command runs in the directory of the stage", "array": "a stage is one job", "parsable": "Curi itself sets it",
+	"chdir": "the command runs in the directory of the stage", "array": "Curi itself makes an array of the parameter sets of a stage, and --jobs its limit", "parsable": "Curi itself sets it",
 	"wait": "curi waits anyway, unless --detach is given", "test-only": "curi stage exec --dry-run tells what would run", "input": "--stdin names what the command reads",
 	"export": "the job gets the environment of the caller; --clean-env narrows what the command gets of it", "help": "it makes no job", "version": "it makes no job",
 	"quiet": "Curi itself sets it", "verbose": "Curi itself sets it", "no-kill": "a run without one of its nodes publishes nothing",

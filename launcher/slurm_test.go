@@ -34,7 +34,7 @@ func TestCheckSlurm(t *testing.T) {
 		t.Errorf("%v, %v; want %v", got, err, want)
 	}
 	for name, says := range map[string]string{"N": "write nodes", "--partition": "without dashes", "output": "Curi itself", "nodes=x": "a number", "time=4h": "4:00:00",
-		"signal=B:TERM@60": "number of seconds", "array": "one job", "comment=a\nb": "one line"} {
+		"signal=B:TERM@60": "number of seconds", "array": "--jobs its limit", "comment=a\nb": "one line"} {
 		k, v, _ := strings.Cut(name, "=")
 		if _, err := CheckSlurm(map[string]string{k: v}); !errors.Is(err, stages.ErrUsage) || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %v; want a usage error that says %q", name, err, says)
@@ -99,5 +99,18 @@ func TestSlurmStates(t *testing.T) {
 	}
 	if j := show("FAILED", "0:9"); j.exit != 137 {
 		t.Errorf("ended by signal 9: %d", j.exit)
+	}
+}
+
+// What Slurm says of an array's tasks: lines of their own for some, one for the
+// others.
+func TestSlurmRecord(t *testing.T) {
+	text := `JobId=9 ArrayJobId=7 ArrayTaskId=2 ArrayTaskThrottle=2 JobName=a JobState=RUNNING Reason=None
+JobId=7 ArrayJobId=7 ArrayTaskId=4,6-8,10-20:5%2 ArrayTaskThrottle=2 JobName=a JobState=PENDING Reason=JobArrayTaskLimit
+`
+	for task, want := range map[int]string{2: "RUNNING", 4: "PENDING", 5: "", 6: "PENDING", 8: "PENDING", 9: "", 10: "PENDING", 12: "", 15: "PENDING", 20: "PENDING", 21: ""} {
+		if j, _ := parseSlurmJob(slurmRecord(text, stages.Job{Array: "a", Task: task})); j.state != want {
+			t.Errorf("task %d is %q, want %q", task, j.state, want)
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,7 +28,8 @@ func slurmctl(ctx context.Context, env environment, stdin string, argv ...string
 	ctx, cancel := context.WithTimeout(ctx, slurmPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env, cmd.Stdin = env, strings.NewReader(stdin)
+	cmd.Env = append(slices.Clone(env), "SLURM_BITSTR_LEN=0") // lists of tasks in full
+	cmd.Stdin = strings.NewReader(stdin)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
@@ -83,76 +83,6 @@ func slurmEnv(env environment) environment {
 		return name == "CURI_RUN" || stages.IsRankVariable(name) && name != "SLURM_CONF" && name != "SLURM_CLUSTERS"
 	})
 	return e
-}
-
-// slurmJob is a job as Slurm tells of it.
-type slurmJob struct {
-	id     string
-	state  string // "" if Slurm knows no such job any more
-	reason string // why it is pending, or how it ended
-	nodes  string
-	limit  string // its time limit
-	exit   int    // as a shell counts
-}
-
-var slurmField = map[string]*regexp.Regexp{}
-
-func init() {
-	for _, f := range []string{"JobState", "Reason", "NodeList", "TimeLimit", "ExitCode", "JobName"} {
-		slurmField[f] = regexp.MustCompile(`(?m)(?:^|\s)` + f + `=(\S*)`)
-	}
-}
-
-// parseSlurmJob reads what `scontrol -o show job` prints of one job.
-func parseSlurmJob(text string) (j slurmJob, name string) {
-	field := func(f string) string {
-		if m := slurmField[f].FindStringSubmatch(text); m != nil && m[1] != "(null)" {
-			return m[1]
-		}
-		return ""
-	}
-	j = slurmJob{state: field("JobState"), reason: field("Reason"), nodes: field("NodeList"), limit: field("TimeLimit")}
-	code, sig, _ := strings.Cut(field("ExitCode"), ":")
-	j.exit, _ = strconv.Atoi(code)
-	if n, _ := strconv.Atoi(sig); n > 0 {
-		j.exit = 128 + n
-	}
-	if j.reason == "None" {
-		j.reason = ""
-	}
-	return j, field("JobName")
-}
-
-// askSlurm asks for a job. One whose number is not known yet is looked for by
-// its name. The error wraps errNoSlurm where nobody can tell.
-func askSlurm(ctx context.Context, env environment, job stages.Job) (slurmJob, error) {
-	env = slurmEnv(env)
-	id := job.ID
-	if id == "" {
-		out, err := slurmctl(ctx, env, "", "squeue", "--noheader", "--states=all", "--name="+job.Name, "--format=%A")
-		if err != nil {
-			return slurmJob{}, fmt.Errorf("%w: %w", errNoSlurm, err)
-		}
-		if id, _, _ = strings.Cut(strings.TrimSpace(out), "\n"); id == "" {
-			return slurmJob{}, nil
-		}
-	}
-	out, err := slurmctl(ctx, env, "", "scontrol", "--oneliner", "show", "job", id)
-	var failed *slurmError
-	switch {
-	case errors.As(err, &failed) && strings.Contains(failed.says, "Invalid job id"):
-		return pastSlurmJob(ctx, env, job.Name, id), nil
-	case err != nil && !errors.Is(err, errNoSlurm):
-		return slurmJob{}, fmt.Errorf("%w: %w", errNoSlurm, err)
-	case err != nil:
-		return slurmJob{}, err
-	}
-	j, name := parseSlurmJob(out)
-	if name != job.Name {
-		return slurmJob{id: id}, nil // numbers begin anew after a reset
-	}
-	j.id = id
-	return j, nil
 }
 
 // pastSlurmJob asks the accounts, which not every site has, for a job that

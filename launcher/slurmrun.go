@@ -148,7 +148,7 @@ func (e *execution) takeJob(ctx context.Context, lock *cas.Lock) error {
 	if err != nil {
 		return err
 	}
-	if id, ok := e.env.get("SLURM_JOB_ID"); ok {
+	if id := ownSlurmID(e.env); id != "" {
 		now.ID = id // whoever submitted it may not have lived to note it
 	}
 	if err := markLost(ctx, e.s, now.Run); err != nil {
@@ -286,7 +286,14 @@ func (e *execution) jobOfKey(ctx context.Context, locked bool) (*stages.Job, err
 // followOther waits for the job of this call's stage, whoever submitted it.
 func (e *execution) followOther(ctx context.Context, job stages.Job) (*Result, error) {
 	if e.submitted == job.Name {
-		return e.follow(ctx, job, following{show: true, owns: true})
+		how := following{show: true, owns: true}
+		if job.Array != "" {
+			how.array = e.o.Slurm.task.jobArray
+		}
+		return e.follow(ctx, job, how)
+	}
+	if e.o.Slurm != nil {
+		e.o.Slurm.task.leave()
 	}
 	e.say("waiting for run %s (job %s of Slurm, submitted by %s on %s), which is this very stage; its result will be taken", job.Run, job.ID, job.User, job.Host)
 	return e.follow(ctx, job, following{show: e.o.Slurm != nil})

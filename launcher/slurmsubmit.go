@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -54,6 +55,13 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 	host, _ := os.Hostname()
 	job := stages.Job{Key: e.p.Key.String(), Stage: e.p.Name, Project: e.p.Project.Name, Run: e.id, Name: "curi-" + e.id,
 		System: "slurm", User: userName(), Host: host, Submitted: time.Now().UTC()}
+	task := e.o.Slurm.task
+	defer task.leave()
+	if task.late() {
+		task = nil
+	} else {
+		job.Array, job.Task = task.name, task.index
+	}
 	tree, err := stages.StorePlan(ctx, e.s, e.p, jobOptions{
 		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Places: e.o.Places, Timeout: e.o.Timeout, Grace: e.o.Grace, PerNode: e.o.Slurm.PerNode, Requeue: e.requeues()})
 	if err != nil {
@@ -72,13 +80,14 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 	if err := stages.CreateJob(ctx, e.s, job); err != nil {
 		return nil, nil, err
 	}
-	id, err := e.sbatch(ctx, job)
+	var id string
+	if task != nil {
+		id, err = task.join(e, job)
+	} else {
+		id, err = e.sbatch(ctx, []stages.Job{job}, 0)
+	}
 	if err != nil {
-		e.endQueued(ctx, job.Run, stages.Failed, exitRefused)
-		if derr := stages.DropJob(ctx, e.s, job.Key); derr != nil {
-			err = fmt.Errorf("%w; and then: %w", err, derr)
-		}
-		return nil, nil, err
+		return nil, nil, e.unsubmit(ctx, job, err)
 	}
 	job.ID = id
 	if err := e.noteJobID(ctx, job); err != nil {
@@ -176,11 +185,19 @@ func (e *execution) prepareJobDir() error {
 	return makeDir(dir)
 }
 
-// sbatch submits the job and returns its number.
-func (e *execution) sbatch(ctx context.Context, job stages.Job) (string, error) {
-	argv := []string{"sbatch", "--parsable", "--job-name=" + job.Name, "--chdir=" + e.p.Dir, "--open-mode=append",
-		"--output=" + slurmFile(jobOutput(e.s, job)), "--error=" + slurmFile(jobErrors(e.s, job)),
+// sbatch submits a job, or several as one array of which at most limit run at
+// once (0: as Slurm likes), and returns its number.
+func (e *execution) sbatch(ctx context.Context, jobs []stages.Job, limit int) (string, error) {
+	argv := []string{"sbatch", "--parsable", "--job-name=" + slurmName(jobs[0]), "--chdir=" + e.p.Dir, "--open-mode=append",
 		fmt.Sprintf("--signal=B:USR1@%d", e.o.Slurm.warning(e.o.Grace)), "--export=ALL"}
+	script := "#!/bin/sh\n"
+	if jobs[0].Array == "" {
+		argv = append(argv, "--output="+slurmFile(jobOutput(e.s, jobs[0])), "--error="+slurmFile(jobErrors(e.s, jobs[0])))
+		script += "exec " + stages.ShellQuote(e.jobCommand(jobs[0])) + "\n"
+	} else {
+		argv = append(argv, "--array="+arrayTasks(jobs, limit), "--output=/dev/null", "--error=/dev/null")
+		script += e.arrayScript(jobs)
+	}
 	if e.requeues() {
 		argv = append(argv, "--requeue")
 	}
@@ -194,12 +211,7 @@ func (e *execution) sbatch(ctx context.Context, job stages.Job) (string, error) 
 			argv = append(argv, "--"+name+"="+value)
 		}
 	}
-	command := append(slices.Clone(e.o.Slurm.Command), job.Key, job.Name)
-	if e.o.Slurm.PerNode {
-		// What Slurm sends to the job reaches all of its tasks, at once.
-		command = append([]string{"srun", "--disable-status", "--kill-on-bad-exit=0"}, command...)
-	}
-	out, err := slurmctl(ctx, slurmEnv(e.env), "#!/bin/sh\nexec "+stages.ShellQuote(command)+"\n", argv...)
+	out, err := slurmctl(ctx, slurmEnv(e.env), script, argv...)
 	switch {
 	case errors.Is(err, errNoSlurm):
 		return "", fmt.Errorf("%w: %w: submit from a machine that has Slurm, or leave the launcher out to run it here", ErrRefused, err)
@@ -211,6 +223,43 @@ func (e *execution) sbatch(ctx context.Context, job stages.Job) (string, error) 
 		return "", fmt.Errorf("%w: sbatch named no job", ErrRefused)
 	}
 	return id, nil
+}
+
+// jobCommand is what runs a job where it starts.
+func (e *execution) jobCommand(job stages.Job) []string {
+	command := append(slices.Clone(e.o.Slurm.Command), job.Key, job.Name)
+	if e.o.Slurm.PerNode {
+		// What Slurm sends to the job reaches all of its tasks, at once.
+		command = append([]string{"srun", "--disable-status", "--kill-on-bad-exit=0"}, command...)
+	}
+	return command
+}
+
+// arrayTasks are the tasks of an array for sbatch. Their numbers may have gaps.
+func arrayTasks(jobs []stages.Job, limit int) string {
+	var tasks []string
+	for _, j := range jobs {
+		tasks = append(tasks, strconv.Itoa(j.Task))
+	}
+	text := strings.Join(tasks, ",")
+	if limit > 0 {
+		text += "%" + strconv.Itoa(limit)
+	}
+	return text
+}
+
+// arrayScript runs the job of whatever task it is started for. Slurm itself
+// names the outputs of all tasks by one pattern, which could not lead to each
+// key's own place.
+func (e *execution) arrayScript(jobs []stages.Job) string {
+	var b strings.Builder
+	b.WriteString("case $SLURM_ARRAY_TASK_ID in\n")
+	for _, j := range jobs {
+		fmt.Fprintf(&b, "%d) exec %s >>%s 2>>%s;;\n", j.Task, stages.ShellQuote(e.jobCommand(j)),
+			stages.ShellQuote([]string{jobOutput(e.s, j)}), stages.ShellQuote([]string{jobErrors(e.s, j)}))
+	}
+	b.WriteString("esac\n")
+	return b.String()
 }
 
 // slurmFile is a path as a file name pattern of Slurm that means nothing else.

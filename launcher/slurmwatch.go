@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,8 +26,9 @@ const (
 
 // following says how a job is followed.
 type following struct {
-	show bool // what it writes
-	owns bool // Ctrl-C here is meant for the job
+	show  bool      // what it writes
+	owns  bool      // Ctrl-C here is meant for the job
+	array *jobArray // of which it is a task, if this process submitted it
 }
 
 // follower waits for the end of a job, whoever submitted it.
@@ -78,7 +81,7 @@ func (f *follower) loop(ctx context.Context) (*Result, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !over && time.Since(f.asked) >= f.askEvery {
+		if !over && (time.Since(f.asked) >= f.askEvery || f.array.changedSince(f.asked)) {
 			if over, err = f.ask(ctx); err != nil {
 				return nil, err
 			}
@@ -135,8 +138,9 @@ func (f *follower) findLast(ctx context.Context) error {
 
 // ask asks Slurm for the job, and settles a run that it says is over.
 func (f *follower) ask(ctx context.Context) (over bool, err error) {
-	j, err := askSlurm(ctx, f.env, f.job)
-	f.asked = time.Now()
+	began := time.Now()
+	j, err := f.askJob(ctx)
+	f.asked = began
 	f.askEvery = min(f.askEvery*3/2, askMost)
 	if err != nil {
 		if !f.told {
@@ -157,22 +161,31 @@ func (f *follower) ask(ctx context.Context) (over bool, err error) {
 	return f.settleJob(ctx, f.job, j)
 }
 
+// askJob asks Slurm for the job. Tasks of one array share the answers.
+func (f *follower) askJob(ctx context.Context) (slurmJob, error) {
+	if f.array != nil {
+		return f.array.ask(ctx, f.env, f.job, f.askEvery/2)
+	}
+	return askSlurm(ctx, f.env, f.job)
+}
+
 func (f *follower) sayState(j slurmJob) {
 	switch {
 	case j.state == "PENDING" && f.state != "":
-		f.say("job %s waits to run again (%s)", j.id, orSlurm(j.reason))
+		f.say("job %s waits to run again%s", j.id, because(j.reason))
 	case j.state == "PENDING":
-		f.say("job %s waits in the queue (%s)", j.id, orSlurm(j.reason))
+		f.say("job %s waits in the queue%s", j.id, because(j.reason))
 	case j.state == "RUNNING":
 		f.say("job %s runs on %s", j.id, j.nodes)
 	}
 }
 
-func orSlurm(reason string) string {
+// because is the reason that Slurm gives, if it gives one.
+func because(reason string) string {
 	if reason == "" {
-		return "Slurm gives no reason"
+		return ""
 	}
-	return reason
+	return " (" + reason + ")"
 }
 
 // settleJob ends what a job that is over left: its run, and the ref that kept
@@ -288,15 +301,13 @@ func (f *follower) signal(ctx context.Context, sig syscall.Signal) *Result {
 	f.lastInt = time.Now()
 	switch f.interrupts {
 	case 1:
-		if err := interruptJob(ctx, f.env, f.job.ID); err != nil {
-			f.warn("%s", oneLine(err))
+		if f.interrupt(ctx, 1) {
+			f.warn("interrupted: SIGINT to the command of %s, which has %s to end; Ctrl-C again kills it", f.whole(), f.o.Grace)
 		}
-		f.warn("interrupted: SIGINT to the command of job %s, which has %s to end; Ctrl-C again kills it", f.job.ID, f.o.Grace)
 	case 2:
-		if _, err := slurmctl(ctx, f.env, "", "scancel", f.job.ID); err != nil {
-			f.warn("%s", oneLine(err))
+		if f.interrupt(ctx, 2) {
+			f.warn("interrupted again: %s is cancelled; Ctrl-C again waits no longer for its end", f.whole())
 		}
-		f.warn("interrupted again: job %s is cancelled; Ctrl-C again waits no longer for its end", f.job.ID)
 	default:
 		res := f.result(128 + int(sig))
 		res.Job = f.job.ID
@@ -306,14 +317,58 @@ func (f *follower) signal(ctx context.Context, sig syscall.Signal) *Result {
 	return nil
 }
 
+// interrupt passes the level-th Ctrl-C on, and reports whether it was this
+// follower that did: those of an array's tasks all get it.
+func (f *follower) interrupt(ctx context.Context, level int) bool {
+	var err error
+	did := true
+	switch {
+	case f.array != nil:
+		did, err = f.array.interrupt(ctx, f.env, level)
+	case level == 1:
+		err = interruptJob(ctx, f.env, f.job.ID)
+	default:
+		_, err = slurmctl(ctx, f.env, "", "scancel", f.job.ID)
+	}
+	if err != nil {
+		f.warn("%s", oneLine(err))
+	}
+	return did
+}
+
+// whole is what Ctrl-C ends.
+func (f *follower) whole() string {
+	if f.array != nil {
+		return "each task of job array " + f.array.id
+	}
+	return "job " + f.job.ID
+}
+
 // interruptJob ends a job as Ctrl-C ends a local run: one that waits is
 // cancelled; in one that runs, the command alone gets SIGINT, and what it
-// wrote is kept and recorded before the job ends.
+// wrote is kept and recorded before the job ends. Of an array that is true of
+// each task.
 func interruptJob(ctx context.Context, env environment, id string) error {
-	if _, err := slurmctl(ctx, env, "", "scancel", "--quiet", "--state=PENDING", id); err != nil {
-		return fmt.Errorf("cancel job %s: %w", id, err)
+	// Told to look at states, scancel takes a waiting task for all that wait.
+	cancel := []string{"scancel", "--quiet", "--state=PENDING", id}
+	if array, task, ok := strings.Cut(id, "_"); ok {
+		cancel = []string{"scancel", "--quiet", id}
+		n, _ := strconv.Atoi(task)
+		out, err := slurmctl(ctx, env, "", "scontrol", "--oneliner", "show", "job", array)
+		if err != nil {
+			return fmt.Errorf("cancel job %s: %w", id, err)
+		}
+		if j, _ := parseSlurmJob(slurmRecord(out, stages.Job{Array: array, Task: n})); j.state != "PENDING" {
+			cancel = nil
+		}
 	}
-	if _, err := slurmctl(ctx, env, "", "scancel", "--quiet", "--state=RUNNING", "--batch", "--signal=INT", id); err != nil {
+	var nothing *slurmError // it is of neither kind
+	if cancel != nil {
+		if _, err := slurmctl(ctx, env, "", cancel...); err != nil && !(errors.As(err, &nothing) && nothing.says == "") {
+			return fmt.Errorf("cancel job %s: %w", id, err)
+		}
+	}
+	if _, err := slurmctl(ctx, env, "", "scancel", "--quiet", "--state=RUNNING", "--batch", "--signal=INT", id); err != nil && !(errors.As(err, &nothing) && nothing.says == "") {
 		return fmt.Errorf("interrupt job %s: %w", id, err)
 	}
 	return nil

@@ -35,6 +35,9 @@ func (e *execution) takeKey(ctx context.Context) (lock *cas.Lock, holders []stri
 	before := e.lastRun(ctx)
 	lock, err = e.s.Lock(ctx, cas.KeyLock(e.p.Key.String()), holderPrefix+e.id, func(h cas.Holder) error {
 		asked = true
+		if e.o.Slurm != nil {
+			e.o.Slurm.task.leave() // nobody else is to wait for this as well
+		}
 		if outer, ok := e.env.get("CURI_RUN"); ok && h.What == holderPrefix+outer {
 			return fmt.Errorf("%w: this call is part of %s, which holds stage %s: it would wait for itself; let a stage call another one", ErrRefused, h.What, e.p.Name)
 		}

@@ -110,6 +110,11 @@ func checkNamed(r *fileReader, st *FileStage) {
 	for _, n := range st.Resources {
 		note(n)
 	}
+	if st.Launcher != nil {
+		for _, n := range st.Launcher.Options {
+			note(n)
+		}
+	}
 	text := strings.Join(st.Command, "\n")
 	report := func(kind, name, noun string) {
 		v := EnvironmentName(strings.ToUpper(kind), name)
@@ -218,7 +223,7 @@ func expandRef(text string, params []Param) (string, error) {
 		}
 		i := slices.IndexFunc(params, func(q Param) bool { return q.Name == s.name })
 		if s.kind != "param" || s.json {
-			return "", usagef("%q: only {param.NAME} can stand in a REF", text)
+			return "", usagef("%q: only {param.NAME} can stand here", text)
 		}
 		if i < 0 {
 			return "", usagef("%q: the stage has no parameter %s%s", text, s.name, suggest(s.name, names, "{param.%s}"))

@@ -22,10 +22,12 @@ type Job struct {
 	Key       string    `json:"key"`
 	Stage     string    `json:"stage"`
 	Project   string    `json:"project"`
-	Run       string    `json:"run"`    // that it makes, or is to make next
-	Name      string    `json:"name"`   // of the job, not used twice
-	ID        string    `json:"id"`     // the batch system's number of it; "" while it is being submitted
-	System    string    `json:"system"` // "slurm"
+	Run       string    `json:"run"`             // that it makes, or is to make next
+	Name      string    `json:"name"`            // of the job, not used twice
+	ID        string    `json:"id"`              // the batch system's number of it; "" while it is being submitted
+	Array     string    `json:"array,omitempty"` // what the batch system calls it, where it is one task of an array; else Name
+	Task      int       `json:"task,omitempty"`  // of the array
+	System    string    `json:"system"`          // "slurm"
 	User      string    `json:"user"`
 	Host      string    `json:"host"` // on which it was submitted
 	Submitted time.Time `json:"submitted"`

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // The kinds of what a stage may ask for, and keeps to itself while it runs.
@@ -48,6 +49,40 @@ func (f *File) checkResources(r *fileReader) {
 			}
 		}
 	}
+}
+
+// LauncherOptions returns the options of the stage's launcher with parameters,
+// a copy.
+func (st *FileStage) LauncherOptions(params []Param) (map[string]string, error) {
+	options := map[string]string{}
+	for _, name := range slices.Sorted(maps.Keys(st.Launcher.Options)) {
+		text := st.Launcher.Options[name]
+		// Others have a meaning to sbatch, as {1-4} in a list of hosts.
+		if strings.Contains(text, "{param.") {
+			var err error
+			if text, err = expandRef(text, params); err != nil {
+				return nil, err
+			}
+		}
+		options[name] = text
+	}
+	return options, nil
+}
+
+// LauncherOptions returns the options of a stage's launcher with the parameters
+// of each set, the same ones once.
+func (f *File) LauncherOptions(st *FileStage) ([]map[string]string, error) {
+	var all []map[string]string
+	for _, set := range f.Sets {
+		options, err := st.LauncherOptions(st.with(set.Params))
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(all, func(o map[string]string) bool { return maps.Equal(o, options) }) {
+			all = append(all, options)
+		}
+	}
+	return all, nil
 }
 
 // with returns the stage's parameters with the values of a set in their place.

@@ -254,16 +254,8 @@ func TestSlurmOutlivesItsSubmitter(t *testing.T) {
 // that is found by its name.
 func TestSlurmSubmitterDiesInTheGap(t *testing.T) {
 	s := slurmSite(t, byCopy)
-	// It never returns once the job is submitted.
-	s.write("fake/sbatch", "#!/bin/sh\nenv PATH=/usr/bin sbatch \"$@\" >$SIDE/id && echo $$ > $SIDE/submitted && exec sleep 600\n")
-	s.ok("chmod", "755", "fake/sbatch")
 	argv := s.batchArgv("echo x >> $SIDE/ran; "+untilGo+"echo weights > {out.model}", "--slurm", "hold")
-	plain := s.env
-	for _, v := range plain {
-		if path, ok := strings.CutPrefix(v, "PATH="); ok {
-			s.env = append(slices.Clone(plain), "PATH="+s.dir+"/fake:"+path)
-		}
-	}
+	plain := s.sbatchHangs()
 	j := s.begin(argv...)
 	s.eventually(j, "the job to be submitted", func() bool { return len(s.lines("submitted")) > 0 })
 	if err := j.Process.Kill(); err != nil {
@@ -280,6 +272,21 @@ func TestSlurmSubmitterDiesInTheGap(t *testing.T) {
 		t.Errorf("the second call: %s", o)
 	}
 	s.wantStarts(1)
+}
+
+// sbatchHangs makes sbatch never return once the job is submitted, and returns
+// the environment as it was.
+func (s *site) sbatchHangs() (plain []string) {
+	s.t.Helper()
+	s.write("fake/sbatch", "#!/bin/sh\nenv PATH=/usr/bin sbatch \"$@\" >$SIDE/id && echo $$ > $SIDE/submitted && exec sleep 600\n")
+	s.ok("chmod", "755", "fake/sbatch")
+	plain = s.env
+	for _, v := range plain {
+		if path, ok := strings.CutPrefix(v, "PATH="); ok {
+			s.env = append(slices.Clone(plain), "PATH="+s.dir+"/fake:"+path)
+		}
+	}
+	return plain
 }
 
 // curi cancel, and scancel behind Curi's back.

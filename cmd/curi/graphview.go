@@ -138,6 +138,8 @@ func (v *graphView) event(e launcher.Event) {
 		if v.all <= shownTasks || v.mode == viewWhole {
 			v.say("%s is not run: %s", e.Task.Label, e.Text)
 		}
+	case launcher.EventArray:
+		v.say("%s: %s", e.Task.Stage.Name, e.Text)
 	case launcher.EventWarning:
 		v.warn("warning: %s", e.Text)
 	}
@@ -226,6 +228,9 @@ func (v *graphView) tell(e launcher.Event) {
 		m["run"], m["key"], m["cached"], m["exit_status"], m["seconds"] = r.Run, r.Key, r.Cached, r.Exit, r.Seconds
 		if r.Outputs != nil {
 			m["outputs"] = r.Outputs
+		}
+		if r.Job != "" {
+			m["job"] = r.Job
 		}
 	}
 	if e.Err != nil {

@@ -64,7 +64,7 @@ newest output, or stands before each line of it where stderr is no terminal.`,
 	o.declareNamed(a, c)
 	f := c.Flags()
 	f.BoolVar(&o.all, "all", false, "every stage of curi.yaml, with every parameter set")
-	f.IntVarP(&o.jobs, "jobs", "j", 1, "how many stages of curi.yaml run at once, `N`")
+	f.IntVarP(&o.jobs, "jobs", "j", 1, "how many stages of curi.yaml run at once, `N`; of jobs of Slurm without it as many as Slurm likes")
 	f.BoolVarP(&o.keepGoing, "keep-going", "k", false, "after a failure, go on with what does not need what failed")
 	f.StringVar(&o.accept, "accept", "", "run nothing: publish the outputs of `RUN` under the key that this command has now")
 	f.StringVarP(&o.message, "message", "m", "", "with --accept: `WHY`")

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -188,13 +187,14 @@ func (a *app) execNamed(c *cobra.Command, o *stageOptions, args []string) error 
 	if err != nil {
 		return err
 	}
+	slurmJobs := 0 // as many as Slurm likes
+	if c.Flags().Changed("jobs") {
+		slurmJobs = o.jobs
+	}
 	away := &taskRemotes{a: a, s: s, o: o}
 	options := func(t *stages.Task) launcher.Options {
 		opts := base
 		a.fileOptions(c, &opts, t.Stage)
-		if s := slurm[t.Stage]; s != nil {
-			opts.Slurm = s
-		}
 		if !targets[t] {
 			opts.Force, opts.Fresh, opts.Accept, opts.Message = false, false, "", ""
 		}
@@ -208,6 +208,7 @@ func (a *app) execNamed(c *cobra.Command, o *stageOptions, args []string) error 
 	a.stopSignals() // the launcher takes them from here: they are for the commands
 	res := launcher.ExecGraph(ctx, s, g, launcher.GraphOptions{
 		Jobs: o.jobs, KeepGoing: o.keepGoing, Options: options,
+		Slurm: func(t *stages.Task) *launcher.Slurm { return slurm[t] }, SlurmJobs: slurmJobs,
 		Exec: func(t *stages.Task) bool {
 			return targets[t] && (len(g.Targets) == 1 || !o.all && len(g.Targets) <= shownTargets)
 		},
@@ -266,55 +267,6 @@ func (a *app) fileOptions(c *cobra.Command, opts *launcher.Options, st *stages.F
 	if !c.Flags().Changed("retries") {
 		opts.Retries = st.Retries
 	}
-}
-
-// checkLauncher checks what a stage says of its launcher.
-func checkLauncher(f *stages.File, st *stages.FileStage) error {
-	if st.Launcher == nil || st.Launcher.Name != "slurm" {
-		return nil
-	}
-	if _, err := launcher.CheckSlurm(st.Launcher.Options); err != nil {
-		return usagef("%s:%d:%d: stage %s: launcher: %v", f.Path, st.Launcher.Line, st.Launcher.Column, st.Name, err)
-	}
-	return nil
-}
-
-// fileSlurm tells which stages run as jobs of Slurm, and how: as --launcher
-// says, else as the file does, where --slurm adds to it.
-func (a *app) fileSlurm(c *cobra.Command, o *stageOptions, g *stages.Graph, self string) (map[*stages.FileStage]*launcher.Slurm, error) {
-	jobs := map[*stages.FileStage]*launcher.Slurm{}
-	given := c.Flags().Changed("launcher")
-	if o.launcher != "local" && o.launcher != "slurm" {
-		return nil, usagef("curi stage exec --launcher %s: want local or slurm", o.launcher)
-	}
-	for _, t := range g.Tasks {
-		st := t.Stage
-		if _, done := jobs[st]; done || t.Cached {
-			continue
-		}
-		options := map[string]string{}
-		switch {
-		case given && o.launcher == "local", !given && (st.Launcher == nil || st.Launcher.Name == "local"):
-			continue
-		case st.Launcher != nil && st.Launcher.Name == "slurm":
-			maps.Copy(options, st.Launcher.Options)
-		}
-		for _, t := range o.slurm {
-			k, v, _ := strings.Cut(t, "=")
-			options[k] = v
-		}
-		options, err := launcher.CheckSlurm(options)
-		if err != nil {
-			return nil, usagef("stage %s: %v", st.Name, err)
-		}
-		if jobs[st], err = a.slurmJobs(c.Context(), o, self, options); err != nil {
-			return nil, err
-		}
-	}
-	if (len(o.slurm) > 0 || o.detach) && len(jobs) == 0 && slices.ContainsFunc(g.Tasks, func(t *stages.Task) bool { return !t.Cached }) {
-		return nil, usagef("curi stage exec: --slurm and --detach are for stages that run by Slurm: --launcher slurm, or launcher: slurm in the file")
-	}
-	return jobs, nil
 }
 
 // reportTargets prints the results of what was asked for: of one as without a
