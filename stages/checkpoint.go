@@ -63,13 +63,17 @@ func (c Checkpoint) Unchanged() bool {
 // Checkpoint if there is none. Complete means that nobody holds it open for
 // writing and:
 //
-//   - a .ckpt, .pt or .pth file is what torch.save writes, to its last byte: a
-//     zip archive, or the form of before that ends with its last storage; a
-//     .safetensors file has the length that its header tells;
+//   - a .ckpt, .pt, .pth or .pth.tar file is what torch.save writes, to its last
+//     byte: a zip archive, or the form of before that ends with its last
+//     storage; a .safetensors file has the length that its header tells;
 //   - a directory of torch.distributed.checkpoint has .metadata and the files
-//     that it names, as long as it says;
+//     that it names, as long as it says, and not written after it;
 //   - checkpoint-N of the Hugging Face trainer has trainer_state.json, and the
-//     files beside it are complete.
+//     files beside it are complete;
+//   - a directory with the index of a model in several files has them;
+//   - one that DeepSpeed wrote has the files that its "latest" means.
+//
+// What is one file of several is no checkpoint by itself.
 //
 // With a rule, what it matches is a checkpoint, and nothing else: one of these
 // forms must be complete as above, any other only at rest.
@@ -96,6 +100,11 @@ type checkpointFinder struct {
 }
 
 func (f *checkpointFinder) walk(dir string) error {
+	// A program may save into the work directory itself, over the last time.
+	itself := checkpointDir(dir)
+	if f.search.Rule == nil && itself != nil {
+		f.offer(dir, itself)
+	}
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -119,7 +128,11 @@ func (f *checkpointFinder) walk(dir string) error {
 		case d.IsDir() && checkpointDir(path) != nil:
 			f.offer(path, checkpointDir(path))
 			return fs.SkipDir
-		case d.Type().IsRegular() && checkpointFile(d.Name()):
+		case d.IsDir() && hasFile(path, deepspeedParts):
+			return fs.SkipDir // the program goes by "latest" beside it
+		case itself != nil && filepath.Dir(path) == dir:
+			// One of its files.
+		case d.Type().IsRegular() && checkpointFile(d.Name()) && !shardFile.MatchString(d.Name()):
 			f.offer(path, fileComplete)
 		}
 		return nil
@@ -139,7 +152,7 @@ func (f *checkpointFinder) matched(dir, path string, d fs.DirEntry) error {
 	switch {
 	case d.IsDir():
 		complete := checkpointDir(path)
-		if complete == nil {
+		if complete == nil || eachRanksOwn(path) {
 			complete = atRest
 		}
 		f.offer(path, complete)
@@ -160,6 +173,10 @@ func checkpointDir(path string) func(string) bool {
 		return trainerComplete
 	case isDistributed(path):
 		return distributedComplete
+	case isDeepspeed(path):
+		return deepspeedComplete
+	case isSharded(path):
+		return wholeBelow
 	}
 	return nil
 }

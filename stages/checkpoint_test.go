@@ -55,7 +55,9 @@ func TestNewestCheckpoint(t *testing.T) {
 	torch := fixture(t, "torch.pt")
 	distributed := fixture(t, "distributed.metadata") // of one file of 4099 bytes
 	part := string(make([]byte, 4099))
+	tensors := fixture(t, "model.safetensors")
 	index := `{"weight_map":{"a":"m-1.safetensors","b":"m-2.safetensors"}}`
+	parts := `{"weight_map":{"a":"m-00001-of-00002.safetensors","b":"m-00002-of-00002.safetensors"}}`
 	rule := func(glob string) *ResumeRule { return &ResumeRule{Work: "ck", Glob: glob} }
 	metadata := "\x80\x04\x8c\x0c__0_0.distcp\x94\x8c\x0c__1_0.distcp\x94."
 	type file struct{ name, text string }
@@ -107,6 +109,24 @@ func TestNewestCheckpoint(t *testing.T) {
 		{"a rule and a file being written", []file{{"a.npz", "x"}, {"b.npz", "x"}}, "b.npz", "a.npz", rule("*.npz")},
 		{"a rule makes half a file no whole one", []file{{"a.ckpt", whole}, {"b.ckpt", half}}, "", "a.ckpt", rule("*.ckpt")},
 		{"a rule of another work directory", []file{{"a.ckpt", whole}}, "", "", &ResumeRule{Work: "other", Glob: "*"}},
+		{"one that was half saved over", []file{{"s1/.metadata", distributed}, {"s1/__0_0.distcp", part}}, "", "", nil},
+		{"one with half a file beside", []file{{"a.ckpt/__0_0.distcp", part}, {"a.ckpt/.metadata", distributed}, {"a.ckpt/meta.pt", half}}, "", "", nil},
+		{"one of Lightning", []file{{"a.ckpt/__0_0.distcp", part}, {"a.ckpt/.metadata", distributed}, {"a.ckpt/meta.pt", whole}}, "", "a.ckpt", nil},
+		{"one that is the work directory", []file{{"__0_0.distcp", part}, {".metadata", distributed}, {"meta.pt", whole}}, "", ".", nil},
+		{"one below that is newer", []file{{"__0_0.distcp", part}, {".metadata", distributed}, {"b/b.pt", whole}}, "", "b/b.pt", nil},
+		{"one whose ranks did not speak", []file{{"s1/__0_0.distcp", part}, {"s1/__0.metadata", distributed}}, "", "", nil},
+		{"a rule for that", []file{{"s1/__0_0.distcp", part}, {"s1/__0.metadata", distributed}}, "", "s1", rule("s*")},
+		{"timm's", []file{{"checkpoint-1.pth.tar", whole}, {"tmp.pth.tar", half}, {"data.tar", whole}}, "", "checkpoint-1.pth.tar", nil},
+		{"a model in several files", []file{{"s1/m-00001-of-00002.safetensors", tensors}, {"s1/m-00002-of-00002.safetensors", tensors}, {"s1/m.safetensors.index.json", parts}}, "", "s1", nil},
+		{"one that lacks one", []file{{"s1/m-00001-of-00002.safetensors", tensors}, {"s1/m.safetensors.index.json", parts}}, "", "", nil},
+		{"one with half a file", []file{{"s1/m-00001-of-00002.safetensors", tensors}, {"s1/m-00002-of-00002.safetensors", tensors[1:]}, {"s1/m.safetensors.index.json", parts}}, "", "", nil},
+		{"one without its index", []file{{"s1/m-00001-of-00002.safetensors", tensors}, {"s1/m-00002-of-00002.safetensors", tensors}}, "", "", nil},
+		{"one of torch.save", []file{{"s1/m-1.bin", half}, {"s1/m.bin.index.json", `{"weight_map":{"a":"m-1.bin"}}`}}, "", "", nil},
+		{"DeepSpeed's", []file{{"a.ckpt/checkpoint/mp_rank_00_model_states.pt", whole}, {"a.ckpt/checkpoint/zero_pp_rank_0_mp_rank_00_optim_states.pt", whole}, {"a.ckpt/latest", "checkpoint\n"}}, "", "a.ckpt", nil},
+		{"DeepSpeed's in the work directory, half of the next", []file{{"step1/mp_rank_00_model_states.pt", whole}, {"latest", "step1"}, {"step2/mp_rank_00_model_states.pt", half}}, "", ".", nil},
+		{"DeepSpeed's without latest", []file{{"a.ckpt/checkpoint/mp_rank_00_model_states.pt", whole}}, "", "", nil},
+		{"DeepSpeed's with half a file", []file{{"a.ckpt/checkpoint/mp_rank_00_model_states.pt", half}, {"a.ckpt/latest", "checkpoint"}}, "", "", nil},
+		{"a latest that leads out", []file{{"b/x_model_states.pt", whole}, {"a/latest", "../b"}}, "", "", nil},
 		{"the newest of all kinds", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"v0/a.ckpt", whole}, {"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "s1", nil},
 	} {
 		dir := filepath.Join(t.TempDir(), "ck")
@@ -119,7 +139,7 @@ func TestNewestCheckpoint(t *testing.T) {
 			if err := os.WriteFile(path, []byte(f.text), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			when := at.Add(time.Duration(i) * time.Second)
+			when := at.Add(time.Duration(i) * 2 * time.Second)
 			if err := os.Chtimes(path, when, when); err != nil {
 				t.Fatal(err)
 			}
@@ -135,6 +155,29 @@ func TestNewestCheckpoint(t *testing.T) {
 		}
 		if err != nil || got != want {
 			t.Errorf("%s: offers %q (%v), want %q", c.name, got, err, want)
+		}
+	}
+}
+
+// Wherever a real file is cut off, it is not complete.
+func TestCutOffCheckpoint(t *testing.T) {
+	for name, complete := range map[string]func(b []byte) bool{
+		"torch.pt":          func(b []byte) bool { return zipComplete(bytes.NewReader(b), int64(len(b))) },
+		"legacy.pt":         func(b []byte) bool { return legacyComplete(bytes.NewReader(b), int64(len(b))) },
+		"model.safetensors": func(b []byte) bool { return safetensorsComplete(bytes.NewReader(b), int64(len(b))) },
+		"distributed.metadata": func(b []byte) bool {
+			files, err := storedFiles(bytes.NewReader(b))
+			return err == nil && len(files) > 0
+		},
+	} {
+		whole := []byte(fixture(t, name))
+		if !complete(whole) {
+			t.Errorf("%s is not complete", name)
+		}
+		for n := range whole {
+			if complete(whole[:n]) {
+				t.Errorf("%s is complete after %d of %d bytes", name, n, len(whole))
+			}
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // trainerDir is what the Hugging Face trainer calls its checkpoints.
@@ -23,18 +24,36 @@ func isDistributed(dir string) bool {
 	}
 	// Without .metadata it is one that is not finished: its parts are no
 	// checkpoints of their own.
-	parts, err := filepath.Glob(filepath.Join(escapeGlob(dir), "*.distcp"))
-	return err == nil && len(parts) > 0
+	return hasFile(dir, "*.distcp")
 }
 
+// eachRanksOwn reports whether every rank wrote its own metadata, without a word
+// to the others (use_collectives=False): from how many is nowhere to be read.
+func eachRanksOwn(dir string) bool {
+	_, one := os.Lstat(filepath.Join(dir, "__0.metadata"))
+	_, all := os.Lstat(filepath.Join(dir, ".metadata"))
+	return one == nil && all != nil
+}
+
+// savedOver is how much younger than .metadata, which is written last, a file
+// may be, for the sake of machines whose clocks differ: one that is younger
+// still is of a save over this one that did not come to its end, and has the
+// same name and length.
+const savedOver = time.Second
+
 // distributedComplete looks for the files that .metadata names, each as long as
-// what it is to hold at least.
+// what it is to hold at least, and not younger. Other files beside them
+// (Lightning's meta.pt) must be whole.
 func distributedComplete(dir string) bool {
 	meta, err := os.Open(filepath.Join(dir, ".metadata"))
 	if err != nil {
 		return false
 	}
 	defer meta.Close()
+	last, err := meta.Stat()
+	if err != nil {
+		return false
+	}
 	long, err := storedFiles(meta)
 	if errors.Is(err, errLargePickle) {
 		long, err = namedFiles(meta)
@@ -50,8 +69,53 @@ func distributedComplete(dir string) bool {
 		if err != nil || !info.Mode().IsRegular() || info.Size() == 0 || info.Size() < n {
 			return false
 		}
+		if info.ModTime().Sub(last.ModTime()) > savedOver {
+			return false
+		}
+	}
+	return wholeBeside(dir)
+}
+
+// wholeBeside reports whether the files of a directory that have one of the
+// known forms are whole.
+func wholeBeside(dir string) bool {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	for _, d := range list {
+		if d.Type().IsRegular() && checkpointFile(d.Name()) && !fileComplete(filepath.Join(dir, d.Name())) {
+			return false
+		}
 	}
 	return true
+}
+
+// The files of DeepSpeed, of which each rank writes its own.
+const deepspeedParts = "*_model_states.pt"
+
+// isDeepspeed reports whether a directory is one that DeepSpeed saves to: the
+// file "latest" names the directory in it that was last written whole.
+func isDeepspeed(dir string) bool { return deepspeedTag(dir) != "" }
+
+// deepspeedTag is the directory that "latest" names; "" if there is none.
+func deepspeedTag(dir string) string {
+	b, err := readLimited(filepath.Join(dir, "latest"), 4096)
+	tag := strings.TrimSpace(string(b))
+	if err != nil || tag == "" || !filepath.IsLocal(tag) || !hasFile(filepath.Join(dir, tag), deepspeedParts) {
+		return ""
+	}
+	return filepath.Join(dir, tag)
+}
+
+func deepspeedComplete(dir string) bool {
+	tag := deepspeedTag(dir)
+	return tag != "" && wholeBeside(tag)
+}
+
+func hasFile(dir, pattern string) bool {
+	found, err := filepath.Glob(filepath.Join(escapeGlob(dir), pattern))
+	return err == nil && len(found) > 0
 }
 
 // storedFiles reads the pickled metadata: the files of a checkpoint, each with
@@ -135,9 +199,22 @@ const maxTrainerJSON = 256 << 20
 // trainerComplete wants the state, which the trainer writes last, and that all
 // files beside it are whole, and there.
 func trainerComplete(dir string) bool {
-	if readJSON(filepath.Join(dir, "trainer_state.json"), new(json.RawMessage)) != nil {
-		return false
-	}
+	return readJSON(filepath.Join(dir, "trainer_state.json"), new(json.RawMessage)) == nil && wholeBelow(dir)
+}
+
+// isSharded reports whether a directory is a model in several files, which an
+// index names; it is written last.
+func isSharded(dir string) bool {
+	return hasFile(dir, "*.safetensors.index.json") || hasFile(dir, "*.bin.index.json")
+}
+
+func shardIndex(name string) bool {
+	return strings.HasSuffix(name, ".safetensors.index.json") || strings.HasSuffix(name, ".bin.index.json")
+}
+
+// wholeBelow reports whether all files in a directory and below that have one
+// of the known forms are whole, and those that an index names are there.
+func wholeBelow(dir string) bool {
 	whole := true
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		switch {
@@ -149,7 +226,7 @@ func trainerComplete(dir string) bool {
 		case !d.Type().IsRegular():
 		case checkpointFile(d.Name()):
 			whole = whole && fileComplete(path)
-		case strings.HasSuffix(d.Name(), ".safetensors.index.json") || strings.HasSuffix(d.Name(), ".bin.index.json"):
+		case shardIndex(d.Name()):
 			whole = whole && shardsThere(path)
 		}
 		if !whole {
@@ -165,7 +242,7 @@ func shardsThere(index string) bool {
 	var of struct {
 		Files map[string]string `json:"weight_map"`
 	}
-	if readJSON(index, &of) != nil {
+	if readJSON(index, &of) != nil || len(of.Files) == 0 {
 		return false
 	}
 	seen := map[string]bool{}
@@ -174,10 +251,7 @@ func shardsThere(index string) bool {
 			continue
 		}
 		seen[name] = true
-		if !filepath.IsLocal(name) {
-			return false
-		}
-		if _, err := os.Stat(filepath.Join(filepath.Dir(index), name)); err != nil {
+		if !filepath.IsLocal(name) || !fileComplete(filepath.Join(filepath.Dir(index), name)) {
 			return false
 		}
 	}
@@ -185,14 +259,19 @@ func shardsThere(index string) bool {
 }
 
 func readJSON(path string, to any) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTrainerJSON))
+	b, err := readLimited(path, maxTrainerJSON)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(b, to)
+}
+
+// readLimited reads a file, or its first n bytes.
+func readLimited(path string, n int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
 }

@@ -8,17 +8,22 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
-// checkpointFile reports whether a file of this name is a checkpoint by itself.
+// checkpointFile reports whether a file of this name has one of the forms that
+// are known.
 func checkpointFile(name string) bool {
 	switch filepath.Ext(name) {
 	case ".ckpt", ".pt", ".pth", ".safetensors":
 		return true
 	}
-	return false
+	return strings.HasSuffix(name, ".pth.tar") // timm's, and no archive of tar
 }
+
+// shardFile is how one file of several is called, which is none by itself.
+var shardFile = regexp.MustCompile(`-[0-9]{5}-of-[0-9]{5}\.`)
 
 // fileComplete reports whether a file with one of these names is whole. Its
 // cost in memory is bounded, whatever the file holds.
