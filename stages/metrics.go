@@ -63,8 +63,11 @@ var errNotMetrics = errors.New("it holds no metrics")
 // files of one directory, is one series: where a later one begins, it replaces
 // what an earlier one has from that step on. A name that several files have is
 // told apart by the file.
-func ReadMetrics(fsys fs.FS) (list []Series, notes []string, err error) {
-	m := metrics{fsys: fsys, groups: map[string][]metricFile{}, left: maxMetrics}
+//
+// Where whole is false, a run goes on, or did not come to its end: a last line
+// that does not end is then half a line.
+func ReadMetrics(fsys fs.FS, whole bool) (list []Series, notes []string, err error) {
+	m := metrics{fsys: fsys, whole: whole, groups: map[string][]metricFile{}, left: maxMetrics}
 	if err := fs.WalkDir(fsys, ".", m.visit); err != nil {
 		return nil, nil, err
 	}
@@ -74,6 +77,7 @@ func ReadMetrics(fsys fs.FS) (list []Series, notes []string, err error) {
 // metrics gathers those of one run.
 type metrics struct {
 	fsys   fs.FS
+	whole  bool
 	groups map[string][]metricFile // by path less version_N
 	files  int
 	left   int // points that can still be read
@@ -130,6 +134,7 @@ func (m *metrics) read(name string, read func(*metricScan) error) (map[string][]
 		return nil, fmt.Errorf("it is larger than %d MiB: passed over", maxMetricBytes>>20)
 	}
 	sc := newMetricScan(f, m.left)
+	sc.whole = m.whole
 	err = read(sc)
 	if errors.Is(err, errNotMetrics) {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 func MetricsOf(ctx context.Context, s *cas.Store, r Run) (list []Series, notes []string, err error) {
 	fsys, err := outputsOf(ctx, s, r)
 	if err == nil && fsys != nil {
-		list, notes, err = ReadMetrics(fsys)
+		list, notes, err = ReadMetrics(fsys, r.Status.HasResult())
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the metrics of %s: %w", r.ID, err)

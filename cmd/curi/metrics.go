@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -265,10 +266,27 @@ func (a *app) showMetrics(list []measured, plot bool) error {
 		}
 		return a.table([]string{"METRIC", ">LAST", ">STEP", ">MIN", ">MAX", ">POINTS"}, rows)
 	}
+	for len(list) > 0 {
+		n := a.fitting(names, list)
+		if err := a.tableOfRuns(names, list[:n]); err != nil {
+			return err
+		}
+		if list = list[n:]; len(list) > 0 {
+			if err := a.write("\n"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tableOfRuns has a column for each run.
+func (a *app) tableOfRuns(names []string, list []measured) error {
 	header := []string{"METRIC"}
 	for _, m := range list {
 		header = append(header, ">"+m.run.ID)
 	}
+	var rows [][]string
 	for _, name := range names {
 		row := []string{name}
 		for _, m := range list {
@@ -277,6 +295,28 @@ func (a *app) showMetrics(list []measured, plot bool) error {
 		rows = append(rows, row)
 	}
 	return a.table(header, rows)
+}
+
+// fitting is how many of the runs, one at least, have a place beside each other
+// at a terminal. What is no terminal is as wide as need be.
+func (a *app) fitting(names []string, list []measured) int {
+	if a.quiet || !isTerminal(a.out) {
+		return len(list)
+	}
+	left := a.width()
+	for _, name := range names {
+		left = min(left, a.width()-utf8.RuneCountInString(visible(name)))
+	}
+	for i, m := range list {
+		column := utf8.RuneCountInString(m.run.ID)
+		for _, name := range names {
+			column = max(column, utf8.RuneCountInString(m.last(name)))
+		}
+		if left -= 2 + column; left < 0 && i > 0 {
+			return i
+		}
+	}
+	return len(list)
 }
 
 func runNames(list []measured) string {

@@ -52,13 +52,19 @@ func plotMetric(name string, list []measured, width int) string {
 		}
 	}
 	var b strings.Builder
-	b.WriteString(visible(name))
+	line := visible(name)
 	for i, id := range ids {
-		if len(list) > 1 {
-			fmt.Fprintf(&b, "  %c %s", plotMarks[i%len(plotMarks)], id)
+		if len(list) == 1 {
+			break
 		}
+		mark := fmt.Sprintf("  %c %s", plotMarks[i%len(plotMarks)], id)
+		if utf8.RuneCountInString(line+mark) > width {
+			b.WriteString(line + "\n")
+			line = ""
+		}
+		line += mark
 	}
-	b.WriteByte('\n')
+	b.WriteString(line + "\n")
 	if low > high {
 		return b.String() + "  no finite values\n\n"
 	}
