@@ -127,7 +127,7 @@ func (f *File) read(r *fileReader, top *yaml.Node) {
 		case "project":
 			f.Project, _ = r.text(p.value, "project")
 		case "capture":
-			if f.Capture, _ = r.text(p.value, "capture"); f.Capture != "" && f.Capture != CaptureNone {
+			if f.Capture = r.notEmpty(p.value, "capture"); f.Capture != "" && f.Capture != CaptureNone {
 				r.problem(p.value, "capture: %q is unknown: write none, or leave the line out", f.Capture)
 			}
 		case "stages":

@@ -201,6 +201,15 @@ func (r *fileReader) text(n *yaml.Node, what string) (string, bool) {
 	return "", false
 }
 
+// notEmpty returns a single value that says something; "" where it does not.
+func (r *fileReader) notEmpty(n *yaml.Node, what string) string {
+	text, ok := r.text(n, what)
+	if ok && text == "" {
+		r.problem(n, "%s: it is empty: leave the line out, or write what is meant", what)
+	}
+	return text
+}
+
 // texts returns a list of single values; one alone may stand for its list.
 func (r *fileReader) texts(n *yaml.Node, what string) (list []string, nodes []*yaml.Node) {
 	elements := []*yaml.Node{n}

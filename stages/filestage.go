@@ -53,7 +53,7 @@ func (r *fileReader) stageKey(st *FileStage, key string, n *yaml.Node, where str
 	case "run":
 		r.command(st, n, where)
 	case "shell":
-		if text, ok := r.text(n, where); ok {
+		if text := r.notEmpty(n, where); text != "" {
 			st.Command, st.Shell = []string{text}, true
 			st.at["run.0"] = n
 		}
@@ -82,7 +82,7 @@ func (r *fileReader) stageKey(st *FileStage, key string, n *yaml.Node, where str
 	case "operational":
 		r.operational(st, n, where)
 	case "aggregate":
-		st.Aggregate, _ = r.text(n, where)
+		st.Aggregate = r.notEmpty(n, where)
 	case "via":
 		if via, ok := r.text(n, where); ok && via != "env" {
 			r.problem(n, "%s: %q is unknown: write env where the command reads CURI_ variables", where, via)
@@ -90,6 +90,9 @@ func (r *fileReader) stageKey(st *FileStage, key string, n *yaml.Node, where str
 		st.ViaEnv = true
 	case "tools":
 		st.Tools, _ = r.texts(n, where)
+		if slices.Contains(st.Tools, "") {
+			r.problem(n, "%s: a command is empty", where)
+		}
 	case "env":
 		r.env(st, n, where)
 	case "clean_env":

@@ -14,7 +14,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${CURI_DEV_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/curi-dev}
 
 if [ -n "${PYTHON:-}" ]; then
-    if ! "$PYTHON" -c 'import click, h5py, ipykernel, lmdb, nbconvert, numpy, papermill, pytorch_lightning, safetensors, sklearn, tensorboard, torch, transformers' >&2; then
+    if ! "$PYTHON" -c 'import click, h5py, ipykernel, jsonschema, lmdb, nbconvert, numpy, papermill, pytorch_lightning, safetensors, sklearn, tensorboard, torch, transformers' >&2; then
         echo "PYTHON=$PYTHON lacks packages (above); without PYTHON= they are installed into $cache/venv" >&2
         exit 1
     fi
