@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
 // retryPause is how long the first restart waits; each further one waits twice
 // as long, up to maxRetryPause. Only tests change it.
-var retryPause = time.Second
+var retryPause = fault.Duration("retry.pause", time.Second)
 
 const maxRetryPause = time.Minute
 

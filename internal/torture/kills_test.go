@@ -143,7 +143,11 @@ func TestRandomKills(t *testing.T) {
 
 // kill does something, and kills one of its processes.
 func (m *mixture) kill(random *rand.Rand) {
-	d := anyDeed(m.deeds, random)
+	m.killIn(anyDeed(m.deeds, random), random)
+}
+
+// killIn does d, and kills one of its processes.
+func (m *mixture) killIn(d *deed, random *rand.Rand) {
 	argv := d.argv(m, random)
 	if d.alone != nil {
 		d.alone.Lock()
