@@ -55,6 +55,9 @@ type Options struct {
 	// whether there was one. It may wait for others who make it now. run is the
 	// id that this call's run gets if there is none.
 	Elsewhere func(ctx context.Context, k stages.Key, run string) (bool, error)
+	// There, if it is set, is asked before GPUs and CPUs are waited for: it does
+	// the same, but waits for nobody, and this call need not be the one to run.
+	There func(context.Context, stages.Key) (bool, error)
 	// Prefetch tells which inputs that lie on a remote are brought whole before
 	// the command starts; nil: none, they come when they are read.
 	Prefetch func(input string) bool

@@ -72,6 +72,7 @@ func ExecGraph(ctx context.Context, s *cas.Store, g *stages.Graph, o GraphOption
 	x := &graphExec{s: s, g: g, o: o, state: map[*stages.Task]taskState{}, jobs: map[*stages.Task]*submission{}, done: make(chan ended), warned: map[string]bool{}}
 	x.sig = catchSignals(ctx)
 	defer x.sig.stop()
+	x.warnOfSlots()
 	x.run(x.sig.ctx)
 	if sig := x.sig.caught(); sig != 0 {
 		x.res.Exit, x.res.Err = 128+int(sig), nil
@@ -286,7 +287,12 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task, slurm *Slurm) (e en
 		return e
 	}
 	defer func() { plan.Release() }()
-	if x.needsSlots(ctx, t, plan, opts) {
+	needs, err := x.needsSlots(ctx, t, plan, opts)
+	if err != nil {
+		e.err = err
+		return e
+	}
+	if needs {
 		waited := false
 		slots, err := takeSlots(ctx, x.s, t.Resources, "stage "+t.Label, environment(opts.Environ), func(text string) {
 			waited = true
@@ -298,7 +304,7 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task, slurm *Slurm) (e en
 		}
 		defer slots.release()
 		opts.Held = append(opts.Held, slots.files()...)
-		if len(slots.gpus) > 0 {
+		if _, given := t.Resources[stages.GPUs]; given { // none, too
 			env := environment(slices.Clone(opts.Environ))
 			env.set("CUDA_VISIBLE_DEVICES", strings.Join(slots.gpus, ","))
 			opts.Environ = env
@@ -335,12 +341,43 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task, slurm *Slurm) (e en
 }
 
 // needsSlots says whether the command will probably run, and wants GPUs or CPUs.
-func (x *graphExec) needsSlots(ctx context.Context, t *stages.Task, p *stages.Plan, o Options) bool {
+func (x *graphExec) needsSlots(ctx context.Context, t *stages.Task, p *stages.Plan, o Options) (bool, error) {
 	if len(t.Resources) == 0 || o.Accept != "" || o.Slurm != nil {
-		return false
+		return false, nil
 	}
-	_, err := stages.FindResult(ctx, x.s, p.Key)
-	return o.Force || err != nil
+	if o.Force {
+		return true, nil
+	}
+	if _, err := stages.FindResult(ctx, x.s, p.Key); err == nil {
+		return false, nil
+	}
+	if o.There == nil {
+		return true, nil
+	}
+	found, err := o.There(ctx, p.Key)
+	return !found, err
+}
+
+// warnOfSlots tells before hours of other stages which stage could not run here.
+func (x *graphExec) warnOfSlots() {
+	stale := 0
+	for _, t := range x.g.Tasks {
+		if !t.Cached {
+			stale++
+		}
+	}
+	for _, t := range x.g.Tasks {
+		if t.Cached || stale < 2 || t.Resources[stages.GPUs] == 0 {
+			continue
+		}
+		opts := x.o.Options(t)
+		if opts.Slurm != nil || opts.Accept != "" {
+			continue
+		}
+		if err := lacksGPUs(t.Resources, "stage "+t.Stage.Name, environment(opts.Environ)); err != nil {
+			x.event(Event{Kind: EventWarning, Task: t, Text: fmt.Sprintf("%s; without a result it will be refused", oneLine(err))})
+		}
+	}
 }
 
 // ErrGraph words what keeps tasks from being run, before any is.

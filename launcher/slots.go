@@ -55,13 +55,13 @@ func slotName(text string) string {
 // overtaken for ever. What is returned has to be released.
 func takeSlots(ctx context.Context, s *cas.Store, want map[string]int, what string, env environment, say func(string)) (*slots, error) {
 	t := &slots{}
-	if len(want) == 0 {
+	if want[stages.GPUs]+want[stages.CPUs] == 0 {
 		return t, nil
 	}
-	devices := visibleGPUs(env)
-	if n := want[stages.GPUs]; n > len(devices) {
-		return nil, fmt.Errorf("%w: %s wants %d GPUs, and this machine gives it %d (CUDA_VISIBLE_DEVICES names those that may be used)", ErrRefused, what, n, len(devices))
+	if err := lacksGPUs(want, what, env); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	devices := visibleGPUs(env)
 	said := ""
 	tell := func(text string) {
 		if text != said {
@@ -95,6 +95,14 @@ func takeSlots(ctx context.Context, s *cas.Store, want map[string]int, what stri
 		}
 	}
 	return t, nil
+}
+
+// lacksGPUs says that more GPUs are wanted than there are; nil where not.
+func lacksGPUs(want map[string]int, what string, env environment) error {
+	if n, have := want[stages.GPUs], len(visibleGPUs(env)); n > have {
+		return fmt.Errorf("%s wants %d GPUs, and this machine gives it %d (CUDA_VISIBLE_DEVICES names those that may be used)", what, n, have)
+	}
+	return nil
 }
 
 // take takes n slots of a kind.

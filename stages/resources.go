@@ -17,7 +17,8 @@ var resourceKinds = []string{GPUs, CPUs}
 
 const maxResource = 4096
 
-// resources returns how much of each kind a stage asks for with parameters.
+// resources returns how much of each kind a stage asks for with parameters: no
+// GPU is something to ask for as well.
 func (st *FileStage) resources(params []Param) (map[string]int, error) {
 	want := map[string]int{}
 	for _, kind := range slices.Sorted(maps.Keys(st.Resources)) {
@@ -29,7 +30,7 @@ func (st *FileStage) resources(params []Param) (map[string]int, error) {
 		if err != nil || n < 0 || n > maxResource {
 			return nil, usagef("stage %s: resources: %s: %q is no whole number up to %d", st.Name, kind, text, maxResource)
 		}
-		if n > 0 {
+		if n > 0 || kind == GPUs {
 			want[kind] = n
 		}
 	}

@@ -261,6 +261,20 @@ func (e *elsewhere) result(ctx context.Context, k stages.Key, run string) (bool,
 			return false, err
 		}
 	}
+	return e.taken(ctx, k, f)
+}
+
+// there brings the result of a key if there is one, and waits for nobody.
+func (e *elsewhere) there(ctx context.Context, k stages.Key) (bool, error) {
+	f, err := e.find(ctx, k)
+	if f == nil {
+		return false, err
+	}
+	return e.taken(ctx, k, f)
+}
+
+// taken takes what was found; false says that it could not.
+func (e *elsewhere) taken(ctx context.Context, k stages.Key, f *found) (bool, error) {
 	if err := e.take(ctx, k, f); err != nil {
 		if ctx.Err() != nil || errors.Is(err, cas.ErrNoSpace) {
 			return false, err

@@ -36,7 +36,7 @@ func (r *taskRemotes) connect(t *stages.Task, opts *launcher.Options) {
 		return
 	}
 	e := r.a.elsewhere(r.s)
-	opts.Elsewhere, opts.Snapshotted, opts.BringSnapshot = e.result, e.snapshotted, e.bringSnapshot
+	opts.Elsewhere, opts.There, opts.Snapshotted, opts.BringSnapshot = e.result, e.there, e.snapshotted, e.bringSnapshot
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.of == nil {

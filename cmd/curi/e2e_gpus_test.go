@@ -1,0 +1,40 @@
+package main_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Who has no GPU takes a result that is on a remote, is told before anything
+// runs what could not run here, and a stage that wants none sees none.
+func TestProjectWithoutGPUs(t *testing.T) {
+	t.Parallel()
+	s := bareSite(t, byCopy)
+	s.write("curi.yaml", `
+stages:
+  none: {shell: 'echo "none has [$CUDA_VISIBLE_DEVICES]" > {out.o}', out: {o: o}, resources: {gpus: 0}}
+  train: {shell: 'cat {in.n} > {out.o}; echo "train has [$CUDA_VISIBLE_DEVICES]" >> {out.o}', in: {n: none.o}, out: {o: o}, resources: {gpus: 2}}
+`)
+	remote := "file://" + filepath.Join(s.side, "remote")
+	s.ok("mkdir", filepath.Join(s.side, "remote"))
+	addRemote := func() { s.ok("curi", "remote", "add", "team", remote) }
+	addRemote()
+	here := s.env
+	s.env = append(here[:len(here):len(here)], "CUDA_VISIBLE_DEVICES=1,GPU-5f,7")
+	s.ok(s.execArgv("train")...)
+	if got := s.ok("curi", "cat", "train.o"); got != "none has []\ntrain has [1,GPU-5f]\n" {
+		t.Errorf("they ran with\n%s", got)
+	}
+	s.env = append(here[:len(here):len(here)], "CUDA_VISIBLE_DEVICES=", "CURI_STORE="+s.store+"-2")
+	addRemote()
+	if r := s.stage("train"); !r.Cached {
+		t.Errorf("with a remote that has the result: %+v", r)
+	}
+	s.env[len(s.env)-1] += "3"
+	o := s.fails(124, "", s.execArgv("train")...)
+	warned := strings.Index(o.stderr, "warning: stage train wants 2 GPUs, and this machine gives it 0")
+	if runs := strings.Index(o.stderr, " runs: "); warned < 0 || runs < warned {
+		t.Errorf("without: %s", o)
+	}
+}
