@@ -1,6 +1,7 @@
 package stages
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"os"
@@ -35,7 +36,7 @@ const (
 )
 
 // FindScripts finds the Python files of a project that take options by argparse
-// or click.
+// or click, and its notebooks.
 func FindScripts(dir string) ([]Script, error) {
 	var scripts []Script
 	names := map[string]bool{}
@@ -52,7 +53,11 @@ func FindScripts(dir string) ([]Script, error) {
 			return nil
 		}
 		info, err := d.Info()
-		if err != nil || !info.Mode().IsRegular() || !strings.HasSuffix(rel, ".py") || strings.HasPrefix(d.Name(), "test_") || info.Size() > maxScriptSize || len(scripts) == maxScripts {
+		if err != nil || !info.Mode().IsRegular() || strings.HasPrefix(d.Name(), "test_") || info.Size() > maxScriptSize || len(scripts) == maxScripts {
+			return nil
+		}
+		isNotebook := strings.HasSuffix(rel, ".ipynb")
+		if !isNotebook && !strings.HasSuffix(rel, ".py") {
 			return nil
 		}
 		source, err := os.ReadFile(path)
@@ -60,7 +65,11 @@ func FindScripts(dir string) ([]Script, error) {
 			return nil
 		}
 		options := scriptOptions(string(source))
-		if len(options) == 0 {
+		if isNotebook {
+			if options = nil; len(bytes.TrimSpace(notebookSource(source))) == 0 {
+				return nil
+			}
+		} else if len(options) == 0 {
 			return nil
 		}
 		s := Script{Stage: scriptStage(rel, names), Path: rel, Options: options}
@@ -78,7 +87,7 @@ var notInName = regexp.MustCompile(`[^A-Za-z0-9_-]+`)
 
 // scriptStage makes a name for a stage that none has yet.
 func scriptStage(rel string, taken map[string]bool) string {
-	name := notInName.ReplaceAllString(strings.TrimSuffix(filepath.Base(rel), ".py"), "_")
+	name := notInName.ReplaceAllString(strings.TrimSuffix(strings.TrimSuffix(filepath.Base(rel), ".py"), ".ipynb"), "_")
 	name = strings.TrimPrefix(strings.Trim(name, "-_"), "run_")
 	if cas.CheckName(name) != nil || len(name) > 60 {
 		name = "stage_" + fmt.Sprint(len(taken)+1)
@@ -195,6 +204,15 @@ const starterSets = `
 #   sweep: {grid: {lr: [0.1, 0.03, 0.01], seed: [1, 2]}}     # the product: six sets
 `
 
+const notebookStage = `
+  # Found in %s, which is executed: the executed copy is the output. It finds
+  # inputs and parameters in the environment (CURI_IN_…, CURI_PARAM_…).
+  %s:
+    run: [jupyter, nbconvert, --to, notebook, --execute, %s, --output, "{out.notebook}", --ExecutePreprocessor.record_timing=False]
+    out: {notebook: executed.ipynb}
+    via: env
+`
+
 // Starter is a curi.yaml to begin with. What the scripts' options are for is
 // guessed, and said to be.
 func Starter(project string, scripts []Script) string {
@@ -213,6 +231,10 @@ func Starter(project string, scripts []Script) string {
 }
 
 func (s Script) write(b *strings.Builder) {
+	if strings.HasSuffix(s.Path, ".ipynb") {
+		fmt.Fprintf(b, notebookStage, s.Path, s.Stage, yamlWord(s.Path))
+		return
+	}
 	fmt.Fprintf(b, "\n  # Found in %s; what is input, output and parameter is a guess.\n  %s:\n", s.Path, s.Stage)
 	run := []string{"python", yamlWord(s.Path)}
 	ins, outs, works, params := []string{}, []string{}, []string{}, []string{}
@@ -243,7 +265,7 @@ func (s Script) write(b *strings.Builder) {
 	}
 	b.WriteString("    run: [" + strings.Join(run, ", ") + "]\n")
 	if len(left) > 0 {
-		b.WriteString("    # not given, as no default value was found: " + strings.Join(left, " ") + "\n")
+		b.WriteString("    # not given, as no plain default value was found: " + strings.Join(left, " ") + "\n")
 	}
 	if len(ins) > 0 {
 		b.WriteString("    in:\n")

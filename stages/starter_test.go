@@ -28,6 +28,7 @@ parser.add_argument("--local_rank", type=int, default=0)
 		"tools/report.py": "import click\n@click.command()\n@click.argument('results')\n@click.option('--out-file', '-o')\n@click.option('--bins', default=10)\ndef main(): pass\n",
 		"lib.py":          "def add_argument(x): pass\n", "test_x.py": "add_argument('--x')", "venv/pyvenv.cfg": "", "venv/y.py": "add_argument('--y')",
 		"deep/a/b/c/z.py": "p.add_argument('--z')",
+		"my report.ipynb": `{"cells": [{"cell_type": "code", "source": ["p.add_argument('--z')"]}]}`, "empty.ipynb": `{"cells": []}`,
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -38,7 +39,7 @@ parser.add_argument("--local_rank", type=int, default=0)
 		}
 	}
 	scripts, err := FindScripts(dir)
-	if err != nil || len(scripts) != 2 {
+	if err != nil || len(scripts) != 3 {
 		t.Fatalf("%+v (%v)", scripts, err)
 	}
 	text := Starter("p", scripts)
@@ -53,6 +54,9 @@ parser.add_argument("--local_rank", type=int, default=0)
 	}
 	if got := strings.Join(f.Stage("report").Command, " "); got != "python tools/report.py {in.results} --out-file {out.out_file} --bins {param.bins}" {
 		t.Errorf("report runs %s", got)
+	}
+	if st := f.Stage("my_report"); st == nil || st.Command[5] != "my report.ipynb" || st.Command[7] != "{out.notebook}" {
+		t.Errorf("the notebook's stage is %+v", st)
 	}
 	if q := f.Stage("train").Params; q[0].Type != "float" || q[1].Raw != `it: "x"` {
 		t.Errorf("parameters %+v", q)

@@ -24,8 +24,9 @@ func newInit(a *app) *cobra.Command {
 		Use:   "init",
 		Short: "Write a curi.yaml to begin with",
 		Long: `Write a commented curi.yaml into the current directory, with a stage for each Python
-script that takes options by argparse or click: what its options are for is guessed by
-their names, so read it before it is run. A curi.yaml that is there already stays.`,
+script that takes options by argparse or click, and for each notebook: what its options
+are for is guessed by their names, so read it before it is run. A curi.yaml that is
+there already stays.`,
 		Example: "  curi init && $EDITOR curi.yaml && curi stage check",
 		Args:    nargs(0, 0, "no argument"),
 		RunE:    func(_ *cobra.Command, _ []string) error { return a.init() },
@@ -58,6 +59,12 @@ func (a *app) init() error {
 		_ = os.Remove(path)
 		return fmt.Errorf("write %s: %w", path, err)
 	}
+	for up := filepath.Dir(dir); up != filepath.Dir(up); up = filepath.Dir(up) {
+		if _, err := os.Lstat(filepath.Join(up, stages.FileName)); err == nil {
+			a.warn("warning: %s has a %s too: commands in %s and below use the new one", up, stages.FileName, dir)
+			break
+		}
+	}
 	out := initJSON{File: path, Stages: []string{}, Scripts: []string{}}
 	for _, s := range scripts {
 		out.Stages, out.Scripts = append(out.Stages, s.Stage), append(out.Scripts, s.Path)
@@ -65,9 +72,9 @@ func (a *app) init() error {
 	if a.json {
 		return a.printJSON(out)
 	}
-	found := "no Python script with options was found: the stage in it is an example"
+	found := "an example of a stage, as no notebook and no Python script with options was found"
 	if len(scripts) > 0 {
 		found = count(int64(len(scripts)), "stage") + " for what was found"
 	}
-	return a.printf("wrote %s, with %s; read it, then: curi stage check\n", stages.FileName, found)
+	return a.printf("wrote %s with %s; read it, then: curi stage check\n", stages.FileName, found)
 }
