@@ -103,7 +103,7 @@ func signalName(sig syscall.Signal) string {
 
 // guarded starts the guard and watches the run until nothing of it is left.
 func (r *run) guarded(env environment, pipes *stdio) outcome {
-	path, err := r.program(env)
+	path, err := findProgram(r.argv[0], r.p.Dir, env)
 	if err != nil {
 		pipes.started()
 		return r.cannotStart(err)

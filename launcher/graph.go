@@ -72,7 +72,7 @@ func ExecGraph(ctx context.Context, s *cas.Store, g *stages.Graph, o GraphOption
 	x := &graphExec{s: s, g: g, o: o, state: map[*stages.Task]taskState{}, jobs: map[*stages.Task]*submission{}, done: make(chan ended), warned: map[string]bool{}}
 	x.sig = catchSignals(ctx)
 	defer x.sig.stop()
-	x.warnOfSlots()
+	x.foresee()
 	x.run(x.sig.ctx)
 	if sig := x.sig.caught(); sig != 0 {
 		x.res.Exit, x.res.Err = 128+int(sig), nil
@@ -358,24 +358,26 @@ func (x *graphExec) needsSlots(ctx context.Context, t *stages.Task, p *stages.Pl
 	return !found, err
 }
 
-// warnOfSlots tells before hours of other stages which stage could not run here.
-func (x *graphExec) warnOfSlots() {
-	stale := 0
-	for _, t := range x.g.Tasks {
-		if !t.Cached {
-			stale++
-		}
+// foresee tells before hours of other stages which stage could not run here.
+func (x *graphExec) foresee() {
+	stale := slices.DeleteFunc(slices.Clone(x.g.Tasks), func(t *stages.Task) bool { return t.Cached })
+	if len(stale) < 2 {
+		return // it will be said at once
 	}
-	for _, t := range x.g.Tasks {
-		if t.Cached || stale < 2 || t.Resources[stages.GPUs] == 0 {
-			continue
-		}
+	for _, t := range stale {
 		opts := x.o.Options(t)
 		if opts.Slurm != nil || opts.Accept != "" {
 			continue
 		}
-		if err := lacksGPUs(t.Resources, "stage "+t.Stage.Name, environment(opts.Environ)); err != nil {
+		env, st := environment(opts.Environ), t.Stage
+		if err := lacksGPUs(t.Resources, "stage "+st.Name, env); err != nil {
 			x.event(Event{Kind: EventWarning, Task: t, Text: fmt.Sprintf("%s; without a result it will be refused", oneLine(err))})
+		}
+		if st.Shell || strings.Contains(st.Command[0], "{") || slices.ContainsFunc(st.Env, func(v stages.EnvVar) bool { return v.Name == "PATH" }) {
+			continue
+		}
+		if _, err := findProgram(st.Command[0], x.g.Project.Dir, env); err != nil {
+			x.event(Event{Kind: EventWarning, Task: t, Text: fmt.Sprintf("stage %s: %s; without a result it will fail", st.Name, oneLine(err))})
 		}
 	}
 }

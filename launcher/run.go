@@ -304,26 +304,21 @@ func (r *run) fillArgv() error {
 	return nil
 }
 
-// program finds the command as a shell in the caller's directory would, with
-// the command's PATH.
-func (r *run) program(env environment) (string, error) {
-	name := r.argv[0]
+// findProgram finds a command as a shell in dir would, with the command's PATH.
+func findProgram(name, dir string, env environment) (string, error) {
 	if strings.Contains(name, "/") {
 		if !filepath.IsAbs(name) {
-			name = filepath.Join(r.p.Dir, name)
+			name = filepath.Join(dir, name)
 		}
 		return name, nil
 	}
 	path, _ := env.get("PATH")
 	var denied error
-	for _, dir := range filepath.SplitList(path) {
-		if dir == "" {
-			dir = "."
+	for _, in := range filepath.SplitList(path) {
+		if !filepath.IsAbs(in) {
+			in = filepath.Join(dir, in)
 		}
-		if !filepath.IsAbs(dir) {
-			dir = filepath.Join(r.p.Dir, dir)
-		}
-		file := filepath.Join(dir, name)
+		file := filepath.Join(in, name)
 		fi, err := os.Stat(file)
 		if err != nil || fi.IsDir() {
 			continue

@@ -219,7 +219,7 @@ func (r *run) interact() (int, error) {
 		return 0, err
 	}
 	r.p.Dir = dir
-	path, err := r.program(env)
+	path, err := findProgram(r.argv[0], r.p.Dir, env)
 	if err != nil {
 		return r.notStarted(err), nil
 	}

@@ -7,13 +7,14 @@ import (
 )
 
 // Who has no GPU takes a result that is on a remote, is told before anything
-// runs what could not run here, and a stage that wants none sees none.
+// runs which stages could not run here, and a stage that wants none sees none.
 func TestProjectWithoutGPUs(t *testing.T) {
 	t.Parallel()
 	s := bareSite(t, byCopy)
 	s.write("curi.yaml", `
 stages:
   none: {shell: 'echo "none has [$CUDA_VISIBLE_DEVICES]" > {out.o}', out: {o: o}, resources: {gpus: 0}}
+  nowhere: {run: [no-such-program, "{in.t}"], in: {t: train.o}}
   train: {shell: 'cat {in.n} > {out.o}; echo "train has [$CUDA_VISIBLE_DEVICES]" >> {out.o}', in: {n: none.o}, out: {o: o}, resources: {gpus: 2}}
 `)
 	remote := "file://" + filepath.Join(s.side, "remote")
@@ -32,9 +33,14 @@ stages:
 		t.Errorf("with a remote that has the result: %+v", r)
 	}
 	s.env[len(s.env)-1] += "3"
-	o := s.fails(124, "", s.execArgv("train")...)
-	warned := strings.Index(o.stderr, "warning: stage train wants 2 GPUs, and this machine gives it 0")
-	if runs := strings.Index(o.stderr, " runs: "); warned < 0 || runs < warned {
-		t.Errorf("without: %s", o)
+	o := s.fails(124, "", s.execArgv("nowhere")...)
+	before, _, _ := strings.Cut(o.stderr, " runs: ")
+	for _, warning := range []string{
+		"warning: stage train wants 2 GPUs, and this machine gives it 0 (",
+		`warning: stage nowhere: exec: "no-such-program": executable file not found in $PATH; without a result it will fail`,
+	} {
+		if !strings.Contains(before, warning) {
+			t.Errorf("not told before anything runs: %s\n%s", warning, o)
+		}
 	}
 }
