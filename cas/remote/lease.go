@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 )
 
 // A lease tells other machines that the stage of a key runs, so that they wait
@@ -210,9 +211,11 @@ func (l *Lease) beat(ctx context.Context) {
 		return
 	}
 	l.me.Beats++
+	fault.At(fault.LeaseBeat)
 	if err := l.write(ctx); err != nil && ctx.Err() == nil {
 		l.log.Debug("no sign of life could be given to the remote", "lease", l.s.key(l.n), "error", err)
 	}
+	fault.At(fault.LeaseBeaten)
 }
 
 // look finds out whether another took the lease over.

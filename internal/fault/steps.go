@@ -106,6 +106,8 @@ const (
 	PartialNamed  Step = "partial.named"  // they are, the map is there
 	PullPart      Step = "pull.part"      // a part of a large file came
 	PullFetched   Step = "pull.fetched"   // all bytes came, the trees are not stored
+	LeaseBeat     Step = "lease.beat"     // a lease's next sign of life is due, and not given
+	LeaseBeaten   Step = "lease.beaten"   // it is given
 	RoundOpened   Step = "round.opened"   // a round of collecting a remote says what may go
 	RoundDecided  Step = "round.decided"  // it is decided that it goes, nothing is removed
 	RoundRecipes  Step = "round.recipes"  // recipes are removed, their packs are there

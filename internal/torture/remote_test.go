@@ -114,6 +114,24 @@ var remoteOps = []op{
 			})
 		},
 	}, {
+		// Its lease is renewed while its command runs; whoever comes after one
+		// that was killed waits until it has been silent for long enough.
+		name: "exec-leased", setup: func(r *rig) {
+			addData(r)
+			r.addRemote()
+			r.env = append(r.env, hasty)
+			r.hook("sleep 0.5")
+		}, argv: fixed(stageArgv("--no-mount")...),
+		check: func(r *rig, text string) {
+			checkResult(r, text)
+			r.ok("curi", "push", "--wait")
+			r.elsewhere("curi", "remote", "add", "team", "file://"+r.bucket())
+			r.elsewhere("curi", "add", "data", "--name", "data")
+			if out := r.elsewhere(stageArgv("--no-mount")...); !strings.Contains(out, `"cached": true`) {
+				r.t.Errorf("another store runs it again: %s", out)
+			}
+		},
+	}, {
 		name: "remote-gc", setup: func(r *rig) {
 			addData(r)
 			r.addRemote()
