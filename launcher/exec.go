@@ -30,9 +30,9 @@ type Options struct {
 	// Snapshot is how often at most the work directories of a run get a snapshot
 	// in the store, where a checkpoint became complete; 0: never.
 	Snapshot time.Duration
-	// Snapshotted, if it is set, is told of each snapshot, and by the zero one
-	// that a key needs none any more; BringSnapshot brings the newest one that
-	// others have of a key, where there is one.
+	// Snapshotted, if it is set, is told of each snapshot; BringSnapshot brings
+	// the newest one that others have of a key, where there is one. Who publishes
+	// a result gives up what he told others of its key.
 	Snapshotted   func(context.Context, stages.Key, stages.Snapshot) error
 	BringSnapshot func(context.Context, stages.Key) error
 	Grace         time.Duration // 0: 40 s

@@ -76,7 +76,8 @@ func (s *snapshots) settle(ctx context.Context, status stages.Status) {
 	var err error
 	switch {
 	case status == stages.Succeeded:
-		err = s.drop(ctx)
+		// Those that others have go when they have the result.
+		err = stages.DropSnapshots(ctx, s.r.s, s.r.p.Key)
 	case s.on:
 		err = s.take(ctx)
 		if list, lerr := stages.Snapshots(ctx, s.r.s, s.r.p.Key); lerr == nil && len(list) > 0 {
@@ -86,21 +87,6 @@ func (s *snapshots) settle(ctx context.Context, status stages.Status) {
 	if err != nil {
 		s.r.warn("%s", oneLine(err))
 	}
-}
-
-// drop gives all of the key up, here and elsewhere.
-func (s *snapshots) drop(ctx context.Context) error {
-	r := s.r
-	list, err := stages.Snapshots(ctx, r.s, r.p.Key)
-	if err != nil || len(list) == 0 {
-		return err
-	}
-	if r.o.Snapshotted != nil {
-		if err := r.o.Snapshotted(ctx, r.p.Key, stages.Snapshot{}); err != nil {
-			r.warn("%s", oneLine(err))
-		}
-	}
-	return stages.DropSnapshots(ctx, r.s, r.p.Key)
 }
 
 // tell tells others of the newest snapshot, if they do not know it.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/curi-store/curi/cas"
 	"github.com/curi-store/curi/cas/remote"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/curi-store/curi/stages"
 )
 
@@ -171,6 +172,14 @@ func (a *app) payOne(ctx context.Context, s *cas.Store, r *remote.Remote, o remo
 		if err := a.compareResults(ctx, s, r, o, there); err != nil {
 			return err
 		}
+	}
+	fault.At(fault.ResultNamed)
+	// Not before others can take the result instead.
+	if err := r.DropWork(ctx, o.Key); err != nil {
+		if ctx.Err() != nil || errors.Is(err, remote.ErrAway) {
+			return err
+		}
+		a.warn("the snapshots of the work directories of %s stay on remote %s: %s", o.Run, o.Remote, oneLine(err.Error()))
 	}
 	return o.Done(ctx, s)
 }

@@ -11,9 +11,8 @@ import (
 )
 
 // snapshotted brings a snapshot of work directories to the remotes that results
-// go to, so that another machine can go on with it; the zero one says that the
-// run has ended well, and that they need none any more. What fails is said and
-// ends no run.
+// go to, so that another machine can go on with it. What fails is said and ends
+// no run.
 func (e *elsewhere) snapshotted(ctx context.Context, k stages.Key, snap stages.Snapshot) error {
 	all, err := remote.Configs(ctx, e.s)
 	if err != nil {
@@ -28,12 +27,7 @@ func (e *elsewhere) snapshotted(ctx context.Context, k stages.Key, snap stages.S
 		if c.r == nil {
 			continue // that was said
 		}
-		if snap.Tree.IsZero() {
-			err = c.r.DropWork(ctx, k.String())
-		} else {
-			err = e.pushWork(ctx, c, k, snap)
-		}
-		if err != nil {
+		if err := e.pushWork(ctx, c, k, snap); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("remote %s: %w", c.Name, err))
 		}
 	}

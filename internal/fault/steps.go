@@ -101,6 +101,7 @@ const (
 	PushSent      Step = "push.sent"      // all packs are, the recipe is not
 	PushRecipe    Step = "push.recipe"    // the recipe is there, nothing names the tree
 	PushNamed     Step = "push.named"     // a version names it, the store does not know that
+	ResultNamed   Step = "result.named"   // a key has its result there, snapshots of its work directories are there still
 	PartialCame   Step = "partial.came"   // bytes of a large file came, the map does not tell of them
 	PartialProved Step = "partial.proved" // it is whole and its outboard is stored, the bytes are no blob
 	PartialNamed  Step = "partial.named"  // they are, the map is there

@@ -135,3 +135,38 @@ func TestOneUploaderAtATime(t *testing.T) {
 		t.Errorf("after the first was killed %d are owed: %s", len(left), o)
 	}
 }
+
+// A machine that goes down while it publishes leaves others the result of a
+// stage, or what they need to go on with it, or both; and the next command of
+// its store leaves the result alone.
+func TestSnapshotsStayUntilTheResultIsThere(t *testing.T) {
+	for _, at := range []string{"run.published", "push.recipe", "result.named"} {
+		t.Run(at, func(t *testing.T) {
+			t.Parallel()
+			m := twoMachines(t, "file")
+			argv := []string{"curi", "stage", "exec", "--no-mount", "--snapshot", "1ms", "--name", "train", "--out", "m=m.txt", "--work", "ck", "--shell", "--",
+				`[ "$CURI_ATTEMPT" -gt 1 ] && echo model > {out.m} && exit; printf '\002\000\000\000\000\000\000\000{}' > {work.ck}/a.safetensors; exit 3`}
+			if o := m.a.run(nil, argv...); o.status != 3 {
+				t.Fatal(o)
+			}
+			there := func(kind string) bool {
+				found, err := filepath.Glob(m.dir + "/bucket/refs/" + kind)
+				return err == nil && len(found) > 0
+			}
+			if !there("work/*/*") {
+				t.Fatal("there is no snapshot to begin with")
+			}
+			if o := m.a.run(faults("curi/"+at+"=kill"), argv...); o.status != 137 {
+				t.Fatalf("it was not killed: %s", o)
+			}
+			if !there("stage/*") && !there("work/*/*") {
+				t.Error("others have neither the result nor the snapshot")
+			}
+			m.a.ok("curi", "push", "--wait")
+			if !there("stage/*") || there("work/*/*") {
+				t.Errorf("afterwards the result is there: %v, a snapshot: %v", there("stage/*"), there("work/*/*"))
+			}
+			m.a.sound()
+		})
+	}
+}
