@@ -68,6 +68,9 @@ func (r *Remote) collect(ctx context.Context, o CollectOptions) (Collected, erro
 		if err := r.sweepLeases(ctx, now, o.Grace, &done); err != nil {
 			return done, err
 		}
+		if err := r.sweepWork(ctx, now, o.Grace, &done); err != nil {
+			return done, err
+		}
 	}
 	if d, ok := r.b.(*dirBucket); ok && !o.DryRun {
 		if err := d.sweepTemp(ctx, now); err != nil {

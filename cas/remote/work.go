@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/curi-store/curi/cas"
@@ -114,6 +115,39 @@ func dropWork(ctx context.Context, s series, ns []int) error {
 		if err := s.b.Delete(ctx, s.key(n)); err != nil && !errors.Is(err, cas.ErrNotFound) {
 			return err
 		}
+	}
+	return nil
+}
+
+// sweepWork gives up snapshots of keys that have a result, which whoever
+// published that did not live to do: those that are older than a grace, as a
+// run may be about to make a result anew.
+func (r *Remote) sweepWork(ctx context.Context, now time.Time, grace time.Duration, done *Collected) error {
+	old := now.Add(-grace)
+	ended := map[string]bool{}
+	for o, err := range r.b.List(ctx, workRoom, "") {
+		if err != nil {
+			return err
+		}
+		key, n, ok := strings.Cut(strings.TrimPrefix(o.Key, workRoom), "/")
+		if !ok || seriesNumber(n) == 0 || o.ModTime.After(old) {
+			continue
+		}
+		if _, asked := ended[key]; !asked {
+			_, err := r.b.Stat(ctx, stageRoom+key)
+			if err != nil && !errors.Is(err, cas.ErrNotFound) {
+				return err
+			}
+			ended[key] = err == nil
+		}
+		if !ended[key] {
+			continue
+		}
+		if err := r.b.Delete(ctx, o.Key); err != nil && !errors.Is(err, cas.ErrNotFound) {
+			return err
+		}
+		done.Removed++
+		done.RemovedBytes += o.Size
 	}
 	return nil
 }

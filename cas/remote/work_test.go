@@ -45,6 +45,28 @@ func TestWork(t *testing.T) {
 	if err := r.DropWork(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
+	// A collection gives up those of a key that has a result by now, and no others.
+	other := cas.Sum([]byte("other")).String()
+	for _, k := range []string{key, other} {
+		if err := r.PublishWork(t.Context(), k, WorkInfo{RefInfo: RefInfo{Tree: trees[2], Run: "train-1"}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := r.PublishResult(t.Context(), key, RefInfo{Tree: trees[2], Run: "train-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Collect(t.Context(), CollectOptions{Grace: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Work(t.Context(), key); err != nil {
+		t.Errorf("one that is new: %v", err)
+	}
+	if _, err := r.Collect(t.Context(), CollectOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Work(t.Context(), other); err != nil {
+		t.Errorf("of a run that has not ended: %v", err)
+	}
 	if _, err := r.Work(t.Context(), key); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("after all were given up: %v", err)
 	}
