@@ -44,6 +44,11 @@ type LeaseOptions struct {
 	Silence time.Duration // after which a waiter takes over, several Beats; 0: 90 s
 	Poll    time.Duration // between the looks of a waiter, at most; 0: 5 s
 
+	// Mine, if it is set, reports whether a lease that has not ended is of the
+	// caller's own: whoever took it runs no more, or leaves the run to the caller.
+	// Such a one is taken over at once, and one that goes so is not lost.
+	Mine func(LeaseHolder) bool
+
 	// Wait is told what another machine's lease looks like: once when it is
 	// met, then at every look. Where it has ended or is dead, Wait has to look
 	// for the result. The waiting ends, without a lease, where Wait says so or
@@ -82,8 +87,9 @@ type Lease struct {
 	done chan struct{} // closed when no more signs of life are given
 
 	// Of the goroutine, and after it of End.
-	me   leaseJSON
-	lost bool
+	me     leaseJSON
+	taken  bool // by another
+	handed bool // to one of the holder's own
 }
 
 // Lease takes the lease of a key for me, as soon as no living machine has it.
@@ -165,6 +171,9 @@ func watchLease(ctx context.Context, s series, n int, o LeaseOptions) (stop bool
 			if json.Unmarshal(b, &l) == nil {
 				st.LeaseHolder, st.Ended, st.Exit = l.LeaseHolder, l.Ended, l.Exit
 			}
+			if !st.Ended && o.Mine != nil && o.Mine(st.LeaseHolder) {
+				return false, nil
+			}
 			st.Dead = !st.Ended && st.Silent > o.Silence
 			if stop, err := o.Wait(ctx, st); stop || err != nil || st.Ended || st.Dead {
 				return stop, err
@@ -220,11 +229,18 @@ func (l *Lease) beat(ctx context.Context) {
 
 // look finds out whether another took the lease over.
 func (l *Lease) look(ctx context.Context) bool {
-	if !l.lost {
-		_, err := l.s.b.Stat(ctx, l.s.key(l.n+1))
-		l.lost = err == nil
+	if l.taken {
+		return true
 	}
-	return l.lost
+	if _, err := l.s.b.Stat(ctx, l.s.key(l.n+1)); err != nil {
+		return false
+	}
+	l.taken = true
+	var by leaseJSON
+	if b, err := l.s.read(ctx, l.n+1); err == nil && l.o.Mine != nil && json.Unmarshal(b, &by) == nil {
+		l.handed = l.o.Mine(by.LeaseHolder)
+	}
+	return true
 }
 
 func (l *Lease) write(ctx context.Context) error {
@@ -242,13 +258,20 @@ func (l *Lease) End(ctx context.Context, exit int) (lost bool, err error) {
 	l.stop()
 	<-l.done
 	if l.look(ctx) {
-		return true, nil
+		return !l.handed, nil
 	}
 	l.me.Ended, l.me.Exit = true, exit
 	if err := l.write(ctx); err != nil {
 		return false, fmt.Errorf("end the lease %s: %w", l.s.key(l.n), err)
 	}
 	return false, nil
+}
+
+// Leave ends the signs of life, for another to take the lease over: as Mine
+// of [LeaseOptions] says at once, else when he misses them.
+func (l *Lease) Leave() {
+	l.stop()
+	<-l.done
 }
 
 // sweepLeases removes the leases that nobody gave a sign of life to for a

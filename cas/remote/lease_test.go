@@ -244,3 +244,38 @@ func TestLeasesAreCollected(t *testing.T) {
 		t.Errorf("of no key: %v", err)
 	}
 }
+
+// Who knows a lease for his own takes it over at once; who had it has not lost
+// it, and says nothing of his end.
+func TestLeaseIsHandedOver(t *testing.T) {
+	r := newRemote(t, OpenDir(t.TempDir()))
+	mine := quick(time.Hour, never)
+	mine.Mine = func(h LeaseHolder) bool { return strings.HasPrefix(h.Run, "mine-") }
+	first, err := r.Lease(t.Context(), leaseKey, LeaseHolder{Run: "mine-1"}, mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := r.Lease(t.Context(), leaseKey, LeaseHolder{Run: "mine-2"}, mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost, err := first.End(t.Context(), 1); lost || err != nil {
+		t.Errorf("the first ends: lost %v, %v", lost, err)
+	}
+	second.Leave()
+	met := 0
+	third, err := r.Lease(t.Context(), leaseKey, LeaseHolder{Run: "other"}, quick(100*time.Millisecond, func(_ context.Context, st LeaseState) (bool, error) {
+		met++
+		if st.Run != "mine-2" || st.Ended {
+			t.Errorf("another sees %+v", st)
+		}
+		return false, nil
+	}))
+	if err != nil || met == 0 {
+		t.Fatalf("another met it %d times: %v", met, err)
+	}
+	third.Leave()
+	if lost, err := second.End(t.Context(), 0); !lost || err != nil {
+		t.Errorf("after another took it over: lost %v, %v", lost, err)
+	}
+}

@@ -309,6 +309,7 @@ func (e *elsewhere) await(ctx context.Context, k stages.Key, run string) (*found
 		Beat:    fault.Duration("lease.beat", 0),
 		Silence: fault.Duration("lease.silence", 0),
 		Poll:    fault.Duration("lease.poll", 0),
+		Mine:    func(h remote.LeaseHolder) bool { return e.ours(ctx, k, h.Run) },
 		Wait: func(ctx context.Context, st remote.LeaseState) (_ bool, err error) {
 			st.Run, st.By = visible(st.Run), visible(st.By)
 			if st.Ended || st.Dead {
@@ -338,6 +339,14 @@ func (e *elsewhere) await(ctx context.Context, k stages.Key, run string) (*found
 		err = nil
 	}
 	return f, err
+}
+
+// ours reports whether a run of the key is one of this store. This call has the
+// key's lock, so that such a run is over, or waits for this one, as who submits
+// a job does.
+func (e *elsewhere) ours(ctx context.Context, k stages.Key, run string) bool {
+	r, err := stages.FindRun(context.WithoutCancel(ctx), e.s, run)
+	return err == nil && r.Key == k.String()
 }
 
 // sayEnded says why the result of another machine's run is not waited for. A
@@ -384,6 +393,14 @@ func (e *elsewhere) leaseRemote(ctx context.Context, k stages.Key) (*contact, er
 		}
 	}
 	return nil, nil
+}
+
+// leave lets the job that this call submitted take the lease of its key over.
+func (e *elsewhere) leave() {
+	if e.lease != nil {
+		e.lease.Leave()
+	}
+	e.lease = nil
 }
 
 // end tells others that this call is over, and says so if another machine

@@ -40,6 +40,12 @@ func (a *app) job(ctx context.Context, o *stageOptions, key, name string) error 
 	opts.Secret, opts.Progress = os.LookupEnv, a.progress
 	opts.Owe = func(ctx context.Context, k stages.Key, res stages.Result) error { return owe(ctx, s, k, res) }
 	a.leaveOwed = o.offline || o.push == pushLater
+	e := a.elsewhere(s)
+	defer e.close()
+	if !o.offline {
+		// Its lease is the job's now: who submitted it need not live any more.
+		opts.Elsewhere, opts.Snapshotted, opts.BringSnapshot = e.result, e.snapshotted, e.bringSnapshot
+	}
 	a.stopSignals() // the launcher takes them from here
 	res, over, err := launcher.RunJob(ctx, s, key, name, opts)
 	ctx = context.WithoutCancel(ctx)
@@ -52,6 +58,7 @@ func (a *app) job(ctx context.Context, o *stageOptions, key, name string) error 
 	} else {
 		status = res.Exit
 	}
+	e.end(ctx, status)
 	if over {
 		// The last thing: who follows the job has seen all of it.
 		if err := launcher.EndJob(ctx, s, key, name, status); err != nil {

@@ -125,7 +125,13 @@ func (a *app) exec(c *cobra.Command, o *stageOptions, command []string) error {
 	if err == nil {
 		exit = res.Exit
 	}
-	defer func() { e.end(ctx, exit) }()
+	defer func() {
+		if o.detach && res != nil && res.Job != "" {
+			e.leave()
+			return
+		}
+		e.end(ctx, exit)
+	}()
 	if res == nil {
 		return err
 	}

@@ -61,6 +61,9 @@ func (r *taskRemotes) after(ctx context.Context, t *stages.Task, res *launcher.R
 		perr = r.a.publishResult(ctx, r.s, res.Run, r.o.pushWhen())
 	}
 	if e != nil {
+		if r.o.detach && err == nil && res.Job != "" {
+			e.leave()
+		}
 		e.end(ctx, exit)
 		e.close()
 	}

@@ -147,6 +147,24 @@ func TestWaiterElsewhereTakesOverFromTheDead(t *testing.T) {
 	}
 }
 
+// A machine that goes on after its own dead does not wait for them.
+func TestOwnDeadAreNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	m := twoMachines(t, "file")
+	m.a.env = append(m.a.env, strings.Replace(hasty, "silence=3s", "silence=1h", 1))
+	first := m.a.start(nil, stage("echo model > {out.m}")...)
+	m.a.eventually("a to run", func() bool { return m.ran() == "a" })
+	if err := syscall.Kill(first.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	m.a.finish(first)
+	m.goOn(t, "a")
+	o := m.a.run(nil, stage("echo model > {out.m}")...)
+	if o.status != 0 || strings.Contains(o.stderr, "remote team: ") {
+		t.Errorf("the next call: %s", o)
+	}
+}
+
 // A machine that was cut off meanwhile loses nothing: its result stays its own,
 // and the log says that another one is everybody's.
 func TestFirstPublishedResultWins(t *testing.T) {
