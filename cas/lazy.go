@@ -92,6 +92,7 @@ func (s *Store) Remotes() Remotes { return s.remotes }
 type lazyFile struct {
 	Remotes []string    `json:"remotes"`      // the one that was adopted last first
 	In      *lazyInside `json:"in,omitempty"` // nil: the remotes have it as a tree of its own
+	Made    *lazyMade   `json:"made,omitempty"`
 }
 
 // lazyInside is where a lazy tree lies in another one that a remote has.
@@ -99,10 +100,10 @@ type lazyInside struct {
 	Tree  Digest   `json:"tree"`
 	Place [2]int64 `json:"place"` // see [LazyEntry]
 	Size  int64    `json:"size"`
-	// Set where a file lies there: the encoding of the lazy tree, which has just
-	// that file.
-	Single []byte `json:"single,omitempty"`
 }
+
+// own reports whether the remotes have it as a tree of its own.
+func (f lazyFile) own() bool { return f.In == nil && f.Made == nil }
 
 func (s *Store) lazyPath(d Digest) string { return s.path("lazy", d) }
 
@@ -193,7 +194,7 @@ func (a *Added) lookFar(ctx context.Context, s *Store) error {
 		return err
 	}
 	if t.file.In == nil {
-		a.Files = src.Files()
+		a.Files = src.Files() // those at its top, of one that is made of others
 	}
 	return nil
 }
@@ -254,23 +255,19 @@ func (s *Store) adoptDir(ctx context.Context, dir Digest) (*Added, error) {
 		if spot.entry.Kind != KindDir {
 			return nil, fmt.Errorf("it is a %s: %w", spot.entry.Kind, ErrInvalid)
 		}
-		in := lazyInside{Tree: spot.tree.whole(), Place: spot.entry.Place, Size: spot.entry.Size}
-		if err := s.adoptInside(ctx, dir, spot.tree, in); err != nil {
+		p := spot.part("")
+		if err := s.writeLazy(ctx, dir, lazyFile{Remotes: p.Remotes, In: &p.In}); err != nil {
 			return nil, err
+		}
+		around := spot.tree.pages
+		if spot.tree.file.Made != nil {
+			around = s.pages(p.In.Tree)
+		}
+		if b := around.Read(0); b != nil {
+			s.pages(dir).Write(0, b) // what is known of the recipe need not be asked again
 		}
 	}
 	return s.pinFar(ctx, "a directory on a remote", dir)
-}
-
-// adoptInside makes a tree known that lies in another lazy one.
-func (s *Store) adoptInside(ctx context.Context, tree Digest, around *LazyTree, in lazyInside) error {
-	if err := s.writeLazy(ctx, tree, lazyFile{around.file.Remotes, &in}); err != nil {
-		return err
-	}
-	if b := around.pages.Read(0); b != nil {
-		s.pages(tree).Write(0, b) // what is known of the recipe need not be asked again
-	}
-	return nil
 }
 
 // pinFar pins a lazy tree, and asks the remote what it is.
@@ -335,10 +332,10 @@ func (s *Store) noteLazy(ctx context.Context, remote string, tree Digest) error 
 	}
 	have, err := s.readLazy(tree)
 	known := have.Remotes
-	if err == nil && have.In == nil && known[0] == remote {
+	if err == nil && have.own() && known[0] == remote {
 		return nil
 	}
-	if have.In != nil {
+	if !have.own() {
 		known = nil // they have it inside another
 	}
 	known = slices.DeleteFunc(known, func(r string) bool { return r == remote })
@@ -393,7 +390,7 @@ func (s *Store) complete(ctx context.Context, tree Digest, progress Progress) (*
 	if err != nil {
 		return nil, err
 	}
-	if a.Files = src.Files(); t.file.In != nil {
+	if a.Files = src.Files(); !t.file.own() {
 		a.Files, err = s.countFiles(ctx, tree)
 	}
 	if err == nil && a.Single {

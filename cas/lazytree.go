@@ -95,13 +95,18 @@ func (s *Store) openLazy(ctx context.Context, tree Digest, file lazyFile) (*Lazy
 	}
 	t := s.lazy.open[tree]
 	if t == nil {
-		t = &LazyTree{s: s, root: tree, file: file, pages: s.pages(tree), opening: make(chan struct{}, 1)}
-		t.keep = &keeper{t: t}
-		t.opening <- struct{}{}
+		t = newLazyTree(s, tree, file)
 		s.lazy.open[tree] = t
 		s.touchLazy(tree)
 	}
 	return t, ctx.Err()
+}
+
+func newLazyTree(s *Store, tree Digest, file lazyFile) *LazyTree {
+	t := &LazyTree{s: s, root: tree, file: file, pages: s.pages(tree), opening: make(chan struct{}, 1)}
+	t.keep = &keeper{t: t}
+	t.opening <- struct{}{}
+	return t
 }
 
 // source opens the tree at the first remote that can.
@@ -124,12 +129,18 @@ func (t *LazyTree) source(ctx context.Context) (RemoteTree, error) {
 	if src != nil {
 		return src, nil
 	}
+	if t.file.Made != nil {
+		src, err := t.made()
+		if err == nil {
+			t.mu.Lock()
+			t.src = src
+			t.mu.Unlock()
+		}
+		return src, err
+	}
 	var errs []error
 	for _, remote := range t.file.Remotes {
 		src, err := t.s.remotes.Open(ctx, remote, t.whole(), t.pages)
-		if err == nil {
-			src, err = t.single(src)
-		}
 		if err == nil {
 			t.mu.Lock()
 			t.src = src

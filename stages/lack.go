@@ -98,7 +98,7 @@ func (p *Plan) root(ctx context.Context, s *cas.Store, t Target, input string) (
 		return d, fmt.Errorf("%s: %w", t.Ref, err)
 	}
 	if lazy && !s.HasBlob(e.Digest) {
-		if added, err := s.AdoptFile(ctx, tree); err == nil {
+		if added, err := s.AdoptMade(ctx, tree); err == nil {
 			p.release = append(p.release, added.Release)
 			p.Lacks = append(p.Lacks, Lack{Input: input, Tree: d, Root: d})
 			return d, nil

@@ -203,11 +203,6 @@ func (in *taskInput) collected(ctx context.Context, b *Binder, keep bool) (Targe
 		}
 		j, known := at[tree]
 		if !known {
-			if keep {
-				if err := b.complete(ctx, n.Result.Tree); err != nil {
-					return Target{}, err
-				}
-			}
 			e, err := in.entry(ctx, b, tree, in.sets[i].Name)
 			if err != nil {
 				return Target{}, err
@@ -233,7 +228,7 @@ func (in *taskInput) collected(ctx context.Context, b *Binder, keep bool) (Targe
 			return Target{}, err
 		}
 		defer added.Release()
-		tree, err := b.s.AddTree(ctx, root)
+		tree, err := b.s.AdoptMade(ctx, root) // what only a remote has of it comes when it is read
 		if err != nil {
 			return Target{}, err
 		}
@@ -246,18 +241,6 @@ func (in *taskInput) collected(ctx context.Context, b *Binder, keep bool) (Targe
 	}
 	b.setHead(tree, cas.TreeHead{})
 	return Target{Ref: in.ref, Name: tree.String(), Tree: tree, Of: of}, nil
-}
-
-// complete brings what only a remote has of a tree.
-func (b *Binder) complete(ctx context.Context, tree cas.Digest) error {
-	if b.s.HasTree(tree) || !b.s.HasLazyTree(tree) {
-		return nil
-	}
-	added, err := b.s.Complete(ctx, tree, nil)
-	if err == nil {
-		b.kept = append(b.kept, added.Release)
-	}
-	return err
 }
 
 // entry is one result in an aggregate's input: a directory, or of an output

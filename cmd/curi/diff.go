@@ -126,7 +126,7 @@ func comparedTree(ctx context.Context, s *cas.Store, t stages.Target) (tree cas.
 		if e.Kind == cas.KindDir {
 			return e.Digest, func() {}, nil
 		}
-		if a, err := s.AdoptFile(ctx, &cas.Tree{Single: true, Entries: []cas.Entry{e}}); err == nil {
+		if a, err := s.AdoptMade(ctx, &cas.Tree{Single: true, Entries: []cas.Entry{e}}); err == nil {
 			return a.Tree, a.Release, nil
 		}
 	}
