@@ -31,6 +31,29 @@ func CopyDir(ctx context.Context, src, dst string, progress Progress) error {
 	return nil
 }
 
+// CopyWhole is [CopyDir] of which dst has all, durably, or nothing. What a process
+// that died left of a copy to dst is removed.
+func CopyWhole(ctx context.Context, src, dst string, progress Progress) error {
+	part := dst + ".new"
+	if err := removeAll(part); err != nil {
+		return fmt.Errorf("remove the rest of a copy: %w", err)
+	}
+	err := CopyDir(ctx, src, part, progress)
+	if err == nil {
+		err = syncFilesystem(part)
+	}
+	if err == nil {
+		err = os.Rename(part, dst)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(dst))
+	}
+	if err != nil {
+		_ = removeAll(part)
+	}
+	return err
+}
+
 type dirCopy struct {
 	meter *meter
 	made  map[fileID]string // files with several names: where the copy is

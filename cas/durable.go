@@ -193,11 +193,48 @@ func (s *Store) writeFileDurable(path string, data []byte, mode fs.FileMode) err
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	defer tmp.Close()
-	if err := s.renameDurable(tmp.Name(), path); err != nil {
+	err = s.renameDurable(tmp.Name(), path)
+	if err != nil {
 		os.Remove(tmp.Name())
+	}
+	if errors.Is(err, unix.EXDEV) { // in a place that lies elsewhere
+		err = s.writeBeside(path, data, mode)
+	}
+	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
+}
+
+// writeBeside is writeFileDurable on another filesystem than the store's. What
+// a process that dies leaves, the next call replaces.
+func (s *Store) writeBeside(path string, data []byte, mode fs.FileMode) error {
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !noFile(err) {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return storeError(err)
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = s.shareFile(f, mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return storeError(err)
+	}
+	return syncDir(filepath.Dir(path))
 }
 
 // linkFileDurable creates the small file at path, which lies in the store,

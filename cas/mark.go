@@ -135,7 +135,7 @@ func (s *Store) placeInfos(ctx context.Context, age time.Duration) ([]placeInfo,
 			return nil, err
 		}
 		p := placeInfo{short: e.Name(), dir: filepath.Join(at, e.Name())}
-		if link { // it lies elsewhere on this filesystem
+		if link { // it lies elsewhere
 			if p.dir, err = filepath.EvalSymlinks(p.dir); err != nil {
 				continue
 			}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/curi-store/curi/internal/fault"
+	"golang.org/x/sys/unix"
 )
 
 // forgetResults takes out of the states of places that rest the trees that go
@@ -124,7 +125,14 @@ func (c *collector) removePlace(ctx context.Context, p placeInfo) error {
 	if !c.o.DryRun {
 		// Out of sight first: half of a place must not be offered again.
 		gone := filepath.Join(c.s.dir, "staging", "place-"+randomHex(8))
-		if err := c.s.rename(p.dir, gone); err != nil {
+		err := c.s.rename(p.dir, gone)
+		if errors.Is(err, unix.EXDEV) { // it lies elsewhere; who makes it again removes the rest
+			gone = p.dir + ".gone"
+			if err = removeAll(gone); err == nil {
+				err = os.Rename(p.dir, gone)
+			}
+		}
+		if err != nil {
 			return fmt.Errorf("remove place %s: %w", p.dir, err)
 		}
 		fault.At(fault.CollectPlace)

@@ -22,8 +22,9 @@ type Options struct {
 	Force   bool
 	Fresh   bool
 	NoMount bool
-	// Places is a directory below which the places of the run lie, on the
-	// filesystem of the store; "": in the store. It means NoMount.
+	// Places is a directory below which the places of the run lie; "": in the
+	// store. On another filesystem outputs are copied into the store. It means
+	// NoMount.
 	Places  string
 	Retries int           // how often a command that fails is started again
 	Timeout time.Duration // of each try; 0: none

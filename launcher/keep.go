@@ -75,6 +75,9 @@ const reserved = 256 << 10
 // still where the command left them.
 func (r *run) reserve() (free func(), err error) {
 	path := filepath.Join(r.dir(), "tmp", "curi-reserve")
+	if r.o.Places != "" { // perhaps on another filesystem: names are given in the store
+		path = filepath.Join(r.s.Dir(), "staging", "curi-reserve-"+r.id)
+	}
 	_ = syscall.Unlink(path) // should the command have made it a link to anywhere
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err == nil {

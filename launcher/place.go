@@ -138,7 +138,8 @@ func (r *run) fillInputs(ctx context.Context) error {
 		} else if r.mount != nil {
 			continue
 		}
-		dst := filepath.Join(r.place.Dir(), sub, in.Name)
+		// The real path: if there is no space, it tells where.
+		dst := filepath.Join(realDir(r.place), sub, in.Name)
 		if err := makeDir(filepath.Dir(dst)); err != nil {
 			return err
 		}

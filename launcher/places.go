@@ -1,10 +1,8 @@
 package launcher
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -27,101 +25,8 @@ func (e *execution) checkPlaces(deepest string) error {
 	if fi, err := os.Stat(e.o.Places); err != nil || !fi.IsDir() {
 		return fmt.Errorf("%w: --places %s is no directory: make it, on a filesystem that all nodes see", ErrRefused, e.o.Places)
 	}
-	return nil
-}
-
-// movePlace makes the place of the key lie where this try wants it: below
-// Places, with a link in the store, or in the store itself. What it holds, work
-// directories above all, moves with it.
-func (r *run) movePlace() error {
-	dir, want := r.place.Dir(), ""
-	if r.o.Places != "" {
-		if err := r.checkPlaces(r.deepest()); err != nil {
-			return err
-		}
-		want = r.placesRoot()
-	}
-	fi, err := os.Lstat(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	is := ""
-	switch {
-	case err != nil:
-	case fi.Mode()&fs.ModeSymlink != 0:
-		if is, err = os.Readlink(dir); err != nil {
-			return err
-		}
-	default:
-		is = dir
-	}
-	if want == "" && (is == "" || is == dir) || want != "" && is == want {
-		return nil
-	}
-	to := want
-	if to == "" {
-		to = dir
-	}
-	if is != "" && is != dir { // from here on nothing but this process knows where it is
-		if err := os.Remove(dir); err != nil {
-			return err
-		}
-	}
-	switch {
-	case is == "" && want != "":
-		if err := os.Mkdir(want, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		if parent, err := os.Stat(filepath.Dir(dir)); err == nil {
-			_ = os.Chmod(want, parent.Mode().Perm()&0o075|0o700|parent.Mode()&fs.ModeSetgid)
-		}
-	default:
-		err := os.Rename(is, to)
-		if errors.Is(err, fs.ErrNotExist) && is != dir {
-			return nil // it was removed there: this try makes it anew
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if want == "" {
-		return nil
-	}
-	return os.Symlink(want, dir)
-}
-
-// place moves the place, and says what is wrong with the directory.
-func (r *run) placeWhereWanted(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if r.o.Places != "" {
-		if err := sameFilesystem(r.s.Dir(), r.o.Places); err != nil {
-			return err
-		}
-		if err := makeDir(filepath.Dir(r.place.Dir())); err != nil {
-			return err
-		}
-	}
-	err := r.movePlace()
-	if err != nil && !errors.Is(err, ErrRefused) {
-		return fmt.Errorf("move the places of stage %s: %w", r.p.Name, err)
-	}
-	return err
-}
-
-// sameFilesystem refuses places from which outputs could not be renamed into
-// the store.
-func sameFilesystem(store, places string) error {
-	var a, b syscall.Stat_t
-	if err := syscall.Stat(store, &a); err != nil {
-		return fmt.Errorf("%s: %w", store, err)
-	}
-	if err := syscall.Stat(places, &b); err != nil {
-		return fmt.Errorf("%w: --places %s: %w: make it, on a filesystem that all nodes see", ErrRefused, places, err)
-	}
-	if a.Dev != b.Dev {
-		return fmt.Errorf("%w: --places %s is on another filesystem than the store %s, to which outputs are renamed: name a directory on the store's, or put the store on this one", ErrRefused, places, store)
+	if err := syscall.Access(e.o.Places, 2|1); err != nil { // to write and to look
+		return fmt.Errorf("%w: --places %s cannot be written (%w): name a directory that you may write to, on a filesystem that all nodes see", ErrRefused, e.o.Places, err)
 	}
 	return nil
 }

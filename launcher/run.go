@@ -178,7 +178,7 @@ func (r *run) prepare(ctx context.Context) error {
 	if err := r.pinInputs(ctx); err != nil {
 		return err
 	}
-	if err := r.placeWhereWanted(ctx); err != nil {
+	if err := r.movePlace(ctx); err != nil {
 		return err
 	}
 	root := ""

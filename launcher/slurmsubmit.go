@@ -69,6 +69,10 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 	}
 	defer tree.Release()
 	job.Tree = tree.Tree
+	// Not in the job: what it writes grows in the place.
+	if err := (&run{execution: e, place: e.s.Place(job.Key)}).movePlace(ctx); err != nil {
+		return nil, nil, err
+	}
 	if err := e.prepareJobDir(); err != nil {
 		return nil, nil, err
 	}
@@ -132,10 +136,7 @@ func (e *execution) checkSlurmNodes() error {
 		}
 	}
 	if e.o.Places != "" {
-		if err := e.checkPlaces(""); err != nil {
-			return err
-		}
-		return sameFilesystem(e.s.Dir(), e.o.Places)
+		return e.checkPlaces("")
 	}
 	if n := e.o.Slurm.nodes(); n > 1 {
 		return fmt.Errorf("%w: a job of %d nodes, of which the first alone sees the places of the run: --places DIR puts them where all do, --per-node runs the command on each", ErrRefused, n)

@@ -402,3 +402,29 @@ func TestSlurmMountsOfTheirOwn(t *testing.T) {
 	}
 	s.eventually(nil, "the mounts to leave", func() bool { return len(decode[status](s, s.ok("curi", "status", "--json")).Mounts) == 0 })
 }
+
+// The places of a job may lie on another filesystem than the store: what it
+// writes is seen as it comes, its work directories are found by the next job, in
+// the store's own place too. A job of several nodes is refused without.
+func TestSlurmPlaces(t *testing.T) {
+	s := slurmSite(t, byCopy)
+	places, err := os.MkdirTemp("/dev/shm", "cp-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(places) })
+	s.fails(124, "--places DIR puts them where all do", s.batchArgv("true", "--slurm", "nodes=2")...)
+	argv := s.batchArgv(`echo "begun in {root}"; test -e $SIDE/go || { echo c > {work.w}/c; exit 3; }; cat {work.w}/c > {out.model}`, "--work", "w")
+	s.fails(3, "", argv...)
+	there := slices.Insert(slices.Clone(argv), 3, "--places", places)
+	o := s.fails(3, "(try 2, with the work directories of the last)", there...)
+	if !strings.Contains(o.stderr, "\nbegun in "+places+"/") {
+		t.Errorf("the output did not come through: %s", o)
+	}
+	s.touch("go")
+	r := decode[result](s, s.ok(there...))
+	if s.read(r.Outputs["model"].Path) != "c\n" {
+		t.Errorf("the result: %+v", r)
+	}
+	s.fails(124, "is no directory", slices.Insert(slices.Clone(argv), 3, "--force", "--places", places+"/none")...)
+}
