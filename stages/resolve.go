@@ -125,6 +125,12 @@ func (r *resolver) notFound(err error) error {
 		return fmt.Errorf("%s: %w: %s has %s", r.ref, cas.ErrNotFound, r.parts.name, strings.Join(have, ", "))
 	}
 	var names []string
+	if f, err := LoadFile(r.p); err == nil {
+		if f.Stage(r.parts.name) != nil {
+			return fmt.Errorf("%s: %w: stage %s has not run yet; curi stage exec %s runs it", r.ref, cas.ErrNotFound, r.parts.name, r.parts.name)
+		}
+		names = f.StageNames()
+	}
 	for v, err := range r.s.Artifacts(r.ctx, "") {
 		if err == nil {
 			names = append(names, v.Name)
