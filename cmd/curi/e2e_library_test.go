@@ -29,6 +29,48 @@ assert torch.equal(a, b) and torch.equal(a[3:4], c)`
 	}
 }
 
+// A notebook by papermill, with a parameter, and work on it in the places of
+// its run.
+func TestNotebookByPapermill(t *testing.T) {
+	t.Parallel()
+	s := bareSite(t, byMount)
+	s.env = append(s.env, "PYTHONPATH="+layer())
+	s.write("digits/numbers.txt", "1 2 3 4\n")
+	s.write("sums.py", "def total(text):\n    return sum(map(int, text.split()))\n")
+	s.write("report.ipynb", `{"nbformat": 4, "nbformat_minor": 5,
+ "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+ "cells": [
+  {"id": "a", "cell_type": "code", "metadata": {"tags": ["parameters"]}, "execution_count": null, "outputs": [], "source": ["times = 1"]},
+  {"id": "b", "cell_type": "code", "metadata": {}, "execution_count": null, "outputs": [], "source": [
+   "import os\n", "import sums\n", "text = open(os.environ['CURI_IN_data'] + '/numbers.txt').read()\n", "print('it is', times * sums.total(text))"]}]}`)
+	s.write("curi.yaml", `
+stages:
+  report:
+    run: [python, -m, papermill, report.ipynb, "{out.report}", -p, times, "{param.times}", --no-progress-bar]
+    in: {data: digits}
+    out: {report: report.ipynb}
+    params: {times: 3}
+    via: env
+`)
+	s.ok("curi", "add", "./digits", "--name", "digits")
+	s.ok("curi", "stage", "exec", "report")
+	if text := s.ok("curi", "cat", "report.report"); !strings.Contains(text, "it is 30") {
+		t.Errorf("the executed copy:\n%s", text)
+	}
+	if text := s.ok("curi", "shell", "report", "--save", "again", "--", "sh", "-c",
+		`jupyter nbconvert --to script --stdout report.ipynb && ls "$CURI_IN_data" && echo $CURI_PARAM_times > "$CURI_OUT_report"`); !strings.Contains(text, "sums.total(text)") || !strings.Contains(text, "numbers.txt") {
+		t.Errorf("the shell:\n%s", text)
+	}
+	if text := s.ok("curi", "cat", "again"); text != "3\n" {
+		t.Errorf("it kept %q", text)
+	}
+	// What the notebook imports is code.
+	s.write("sums.py", "def total(text):\n    return 0\n")
+	if o := s.run("curi", "stage", "exec", "report", "--dry-run"); !strings.Contains(o.stdout, "sums.py") {
+		t.Errorf("the edit is not seen: %s", o)
+	}
+}
+
 // PyTorch Lightning's Trainer(strategy="ddp") with ModelCheckpoint, which
 // stages checkpoints in TMPDIR and moves them.
 func TestTorchLightning(t *testing.T) {
