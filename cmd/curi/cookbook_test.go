@@ -144,7 +144,7 @@ var cookbookChecks = map[string]string{
 		curi add ./digits --name digits
 		curi stage exec --json --name lines --in d=digits --out n=n.txt --shell -- 'cat {in.d}/* | wc -l > {out.n}' | grep '"cached": *true'`,
 	// Of README.md.
-	"What it looks like": `
+	"A single command": `
 		again() {
 		    curi stage exec --dry-run --json --name train \
 		        --in dataset=digits --out model=model.ckpt --meta model:type=DigitsNet --publish model=model \
