@@ -57,6 +57,7 @@ var libraryRecipes = map[string]libraryRecipe{
 // TestCookbookLibraries runs the recipes of docs/cookbook.md for libraries with
 // the files that stand there and the real libraries.
 func TestCookbookLibraries(t *testing.T) {
+	t.Parallel()
 	die, err := filepath.Abs("testdata/die")
 	if err != nil {
 		t.Fatal(err)

@@ -17,13 +17,12 @@ func TestTorchCheckpointLibraries(t *testing.T) {
 	r := decode[result](s, o.stdout)
 	// Sealed, through the mount and through a path that needs none.
 	load := `import sys, torch, safetensors.torch as st
-a = st.load_file(sys.argv[1] + "/model.safetensors")["weights"]
-b = torch.load(sys.argv[1] + "/model.pt", mmap=True)["weights"]
-c = st.safe_open(sys.argv[1] + "/model.safetensors", "pt").get_slice("weights")[3:4]
-assert torch.equal(a, b) and torch.equal(a[3:4], c)`
-	for _, path := range []string{r.Outputs["models"].Path, s.path("save.models")} {
-		s.ok("python", "-c", load, path)
-	}
+for path in sys.argv[1:]:
+    a = st.load_file(path + "/model.safetensors")["weights"]
+    b = torch.load(path + "/model.pt", mmap=True)["weights"]
+    c = st.safe_open(path + "/model.safetensors", "pt").get_slice("weights")[3:4]
+    assert torch.equal(a, b) and torch.equal(a[3:4], c)`
+	s.ok("python", "-c", load, r.Outputs["models"].Path, s.path("save.models"))
 	if text := s.ok("curi", "cat", r.Run+".work/checkpoints/dcp/.metadata"); text == "" {
 		t.Error("the work directory was not kept")
 	}
