@@ -101,7 +101,7 @@ type checkpointFinder struct {
 
 func (f *checkpointFinder) walk(dir string) error {
 	// A program may save into the work directory itself, over the last time.
-	itself := checkpointDir(dir)
+	itself := savedDir(dir)
 	if f.search.Rule == nil && itself != nil {
 		f.offer(dir, itself)
 	}
@@ -125,11 +125,14 @@ func (f *checkpointFinder) walk(dir string) error {
 			return nil
 		}
 		switch {
-		case d.IsDir() && checkpointDir(path) != nil:
-			f.offer(path, checkpointDir(path))
-			return fs.SkipDir
-		case d.IsDir() && hasFile(path, deepspeedParts):
-			return fs.SkipDir // the program goes by "latest" beside it
+		case d.IsDir():
+			if complete := checkpointDir(path); complete != nil {
+				f.offer(path, complete)
+				return fs.SkipDir
+			}
+			if hasFile(path, deepspeedParts) {
+				return fs.SkipDir // the program goes by "latest" beside it
+			}
 		case itself != nil && filepath.Dir(path) == dir:
 			// One of its files.
 		case d.Type().IsRegular() && checkpointFile(d.Name()) && !shardFile.MatchString(d.Name()):
@@ -168,9 +171,15 @@ func (f *checkpointFinder) matched(dir, path string, d fs.DirEntry) error {
 // checkpointDir tells how a directory that is a checkpoint as a whole is
 // judged; nil if it is none.
 func checkpointDir(path string) func(string) bool {
-	switch {
-	case trainerDir.MatchString(filepath.Base(path)):
+	if trainerDir.MatchString(filepath.Base(path)) {
 		return trainerComplete
+	}
+	return savedDir(path)
+}
+
+// savedDir is checkpointDir for a directory of any name.
+func savedDir(path string) func(string) bool {
+	switch {
 	case isDistributed(path):
 		return distributedComplete
 	case isDeepspeed(path):
