@@ -12,9 +12,13 @@ import (
 	"testing/fstest"
 )
 
-func eventsFixture(t testing.TB) []byte {
+func eventsFixture(t testing.TB) []byte { // by tensorboardX
+	return metricsFixture(t, "events.out.tfevents.1700000000.host")
+}
+
+func metricsFixture(t testing.TB, name string) []byte {
 	t.Helper()
-	b, err := os.ReadFile("testdata/metrics/events.out.tfevents.1700000000.host") // by tensorboardX
+	b, err := os.ReadFile("testdata/metrics/" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +102,9 @@ func TestReadMetrics(t *testing.T) {
 		{"events", map[string]string{"tb/" + ev: events}, []string{"accuracy 0:0 10:0.25 20:0.5 30:0.75 40:1", "loss/train 0:1 10:0.5 20:0.3333 30:0.25 40:0.2"}, ""},
 		{"events that are being written", map[string]string{"tb/" + ev: events[:seventh+20]}, []string{"accuracy 0:0 10:0.25 20:0.5", "loss/train 0:1 10:0.5 20:0.3333"}, ""},
 		{"damaged events", map[string]string{"tb/" + ev: string(damaged)}, []string{"accuracy 0:0 10:0.25 20:0.5", "loss/train 0:1 10:0.5 20:0.3333"}, "damaged"},
+		// Scalars as floats and as tensors, and what is none: a histogram, text, an image.
+		{"events of torch.utils.tensorboard", map[string]string{"tb/" + ev: string(metricsFixture(t, "torch.tfevents"))},
+			[]string{"double 0:0 1:0.1 2:0.2", "loss 0:1 1:0.5 2:0.3333 3:NaN", "neu/größe 0:0 1:0.5 2:1"}, ""},
 		{"a tensor", map[string]string{"tb/" + ev: string(eventRecord(tensorEvent()))}, []string{"t 3:1"}, ""},
 		{"two event files", map[string]string{"a/events.out.tfevents.1": string(eventRecord(tensorEvent())), "a/events.out.tfevents.2": string(eventRecord(tensorEvent()))}, []string{"t 3:1"}, ""},
 		{"nothing", map[string]string{"m/model.bin": "x", ".hidden.csv": "a\n1\n"}, nil, ""},
