@@ -56,6 +56,7 @@ type attempt struct {
 	resumed  bool            // a work directory holds what an earlier try left
 	snapshot stages.Snapshot // that the work directories are from; zero: none
 	from     string          // the run of another key that left it; "" if it is this key's
+	copied   stages.Snapshot // that what it left was copied from; zero: from its work directories
 	params   string          // path of the JSON file
 	meta     string          // path of the file to append to
 	tty      bool

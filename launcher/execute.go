@@ -67,6 +67,8 @@ func endLine(w io.Writer) {
 func (r *run) sayStart() {
 	what := fmt.Sprintf("%s runs", r.id)
 	switch {
+	case r.attempt.copied.Run != "":
+		what = fmt.Sprintf("%s runs (with a copy of the snapshot of the work directories of %s, with %s)", r.id, r.attempt.copied.Run, r.attempt.copied.Checkpoint)
 	case r.attempt.from != "":
 		what = fmt.Sprintf("%s runs (with a copy of the work directories of %s)", r.id, r.attempt.from)
 	case r.attempt.snapshot.Run != "":

@@ -40,7 +40,11 @@ func (r *run) resumedFrom(ctx context.Context, last lastTry) *stages.RecordLink 
 	if !r.attempt.resumed || id == "" {
 		return nil
 	}
-	link := &stages.RecordLink{Run: id}
+	link := &stages.RecordLink{Run: id, Snapshot: r.attempt.snapshot.Tree}
+	if r.attempt.copied.Run != "" {
+		link.Run, link.Snapshot = r.attempt.copied.Run, r.attempt.copied.Tree
+		id = link.Run
+	}
 	if rel, err := filepath.Rel(filepath.Join(r.places.Root, "work"), r.places.Resume); err == nil && r.places.Resume != "" {
 		link.Checkpoint = filepath.ToSlash(rel)
 	}
@@ -98,7 +102,15 @@ func (r *run) beginFrom(ctx context.Context, kept string) error {
 	}
 	defer lock.Release()
 	defer r.keepBeating(lock)()
-	if err := r.copyWork(ctx, from, copied); err != nil {
+	err = r.copyWork(ctx, from, copied)
+	if errors.Is(err, errNoWork) {
+		var taken bool
+		if taken, err = r.copySnapshot(ctx, from, copied); err == nil && !taken {
+			err = fmt.Errorf("nothing is left in the work directories of %s (%s), and there is no snapshot of them: %w: leave --resume-from out, or name another run",
+				from.ID, filepath.Join(r.s.Place(from.Key).Dir(), "work"), cas.ErrNotFound)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	// All of them appear at once: half of what a run left is not what it left.
@@ -110,6 +122,60 @@ func (r *run) beginFrom(ctx context.Context, kept string) error {
 	}
 	r.attempt.from = from.ID
 	return nil
+}
+
+// errNoWork: nothing is left that could be copied.
+var errNoWork = errors.New("nothing is left")
+
+// copySnapshot copies those of the newest snapshot of a run's key to dst, from
+// wherever there is one. It reports whether it did. The caller has the key's lock.
+func (r *run) copySnapshot(ctx context.Context, from stages.Run, dst string) (bool, error) {
+	k, err := stages.ParseKey(from.Key)
+	if err != nil {
+		return false, err
+	}
+	if r.o.BringSnapshot != nil {
+		if err := r.o.BringSnapshot(ctx, k); err != nil {
+			return false, err
+		}
+	}
+	list, err := stages.Snapshots(ctx, r.s, k)
+	if err != nil {
+		return false, err
+	}
+	progress, clear := r.o.Progress("copying the snapshot of the work directories of " + from.ID)
+	defer clear()
+	for _, snap := range list {
+		err := r.checkSnapshot(ctx, snap.Tree, from.Work)
+		any := false
+		for _, w := range r.p.Work {
+			if err != nil {
+				break
+			}
+			var e cas.Entry
+			if e, err = r.s.Lookup(ctx, snap.Tree, w); errors.Is(err, cas.ErrNotFound) {
+				err = nil
+				continue
+			}
+			if err == nil {
+				any = true
+				err = r.s.Checkout(ctx, e.Digest, filepath.Join(dst, w), cas.CheckoutOptions{Progress: progress})
+			}
+		}
+		switch {
+		case errors.Is(err, cas.ErrNotFound) || errors.Is(err, cas.ErrCorrupt):
+			r.warn("the snapshot of the work directories of %s cannot be taken: %s", snap.Run, oneLine(err))
+			if err := errors.Join(removeAll(dst), makeDir(dst)); err != nil {
+				return false, err
+			}
+		case err != nil:
+			return false, err
+		case any:
+			r.attempt.copied = snap
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // copyWork copies the work directories that this stage has too to dst.
@@ -139,7 +205,7 @@ func (r *run) copyWork(ctx context.Context, from stages.Run, dst string) error {
 		any = true
 	}
 	if !any {
-		return fmt.Errorf("%w: nothing is left in the work directories of %s (%s): leave --resume-from out, or name another run", cas.ErrNotFound, from.ID, src)
+		return errNoWork
 	}
 	return nil
 }

@@ -170,7 +170,7 @@ func (r *run) fromSnapshot(ctx context.Context, work, copied, kept string) (bool
 		}
 	}
 	for _, snap := range list {
-		if err := r.checkSnapshot(ctx, snap.Tree); err != nil {
+		if err := r.checkSnapshot(ctx, snap.Tree, r.p.Work); err != nil {
 			r.warn("the snapshot of the work directories of %s cannot be taken: %s", snap.Run, oneLine(err))
 			continue
 		}
@@ -196,12 +196,12 @@ func (r *run) fromSnapshot(ctx context.Context, work, copied, kept string) (bool
 	return false, nil
 }
 
-// checkSnapshot refuses one that no run of the stage could have made: it may
-// come from a remote. What its links led to would be written to.
-func (r *run) checkSnapshot(ctx context.Context, tree cas.Digest) error {
+// checkSnapshot refuses one that no run with these work directories could have
+// made: it may come from a remote. What its links led to would be written to.
+func (r *run) checkSnapshot(ctx context.Context, tree cas.Digest, dirs []string) error {
 	return r.s.Walk(ctx, tree, func(name string, e cas.Entry) error {
 		switch {
-		case !strings.Contains(name, "/") && (e.Kind != cas.KindDir || !slices.Contains(r.p.Work, name)):
+		case !strings.Contains(name, "/") && (e.Kind != cas.KindDir || !slices.Contains(dirs, name)):
 			return fmt.Errorf("%s is no work directory of the stage: %w", name, cas.ErrCorrupt)
 		case e.Kind == cas.KindSymlink && !staysBelow(path.Dir(name), e.Target):
 			return fmt.Errorf("the link %s leads out, to %s: %w", name, e.Target, cas.ErrCorrupt)

@@ -126,6 +126,7 @@ type RecordLink struct {
 	Run        string     `json:"run"`
 	Record     cas.Digest `json:"record"`               // of its record.json
 	Checkpoint string     `json:"checkpoint,omitempty"` // of it, that {resume} was: NAME/PATH of a work directory
+	Snapshot   cas.Digest `json:"snapshot,omitzero"`    // of its work directories, if what they left came from one
 }
 
 // Acceptance says that nothing ran: the outputs are another run's, published

@@ -38,7 +38,7 @@ func wholeRecord() *Record {
 		Git: &GitState{"0123", "main", "example.org/team/digits", true, "diff --git", "1 changed files left out",
 			[]Untracked{{"a.py", 1, "x", nil, ""}, {"b.bin", 1, "", []byte{0xff}, ""}, {"c.bin", 2 << 20, "", nil, "longer than 1 MiB"}}},
 		Python:      &PythonEnv{"/usr/bin/python3", []PythonPackage{{"torch", "2.15.0"}}},
-		ResumedFrom: &RecordLink{"train-abcdef", d, "ckpt/a.ckpt"},
+		ResumedFrom: &RecordLink{"train-abcdef", d, "ckpt/a.ckpt", d},
 		Accepted:    &Acceptance{"train-bcdefg", preimage.Key().String(), d, "only a comment"},
 		Nodes:       []Node{{"n1", 1, "linux", "amd64", "6.18", 2, []string{"H100"}, "570"}},
 		Reads:       []byte("null"),

@@ -288,7 +288,11 @@ func showRecord(line func(k, format string, args ...any), rec *stages.Record) {
 		line("accepted", "the outputs of %s: %s", rec.Accepted.Run, orDash(rec.Accepted.Message))
 	}
 	if rec.ResumedFrom != nil {
-		line("resumed", "from %s", rec.ResumedFrom.Run)
+		from := rec.ResumedFrom.Run
+		if !rec.ResumedFrom.Snapshot.IsZero() {
+			from += ", a snapshot with " + rec.ResumedFrom.Checkpoint
+		}
+		line("resumed", "from %s", from)
 	}
 	if rec.Git != nil && rec.Git.Commit != "" {
 		dirty := ""
