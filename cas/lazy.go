@@ -45,6 +45,9 @@ type Remotes interface {
 	Names(ctx context.Context, remote string) ([]string, error)
 	// Find finds NAME, NAME@NUMBER or NAME@TAG among them; [ErrNotFound].
 	Find(ctx context.Context, remote, name string) (Digest, error)
+	// FindTree finds a remote on which one of those names means the tree;
+	// [ErrNotFound]. No remote is asked.
+	FindTree(ctx context.Context, tree Digest) (remote string, err error)
 	// Open opens a tree of a remote. What is read about it, not of it, may be
 	// kept in pages.
 	Open(ctx context.Context, remote string, root Digest, pages *Pages) (RemoteTree, error)

@@ -4,6 +4,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -98,7 +99,9 @@ func (a artifactNames) list(ctx context.Context) ([]fuse.DirEntry, error) {
 }
 
 // addressNames is the source of cas/: every blob and tree by its digest, none
-// of which is listed.
+// of which is listed. Of what only remotes have it shows the trees that the
+// store has met there, and those of all names as of the last pull: what it does
+// not show costs no request.
 type addressNames struct{ f *filesystem }
 
 func (a addressNames) lookup(ctx context.Context, name string) (shown, error) {
@@ -110,6 +113,15 @@ func (a addressNames) lookup(ctx context.Context, name string) (shown, error) {
 		return a.f.shownTree(d, nil), nil
 	}
 	if !a.f.store.HasBlob(d) {
+		if remotes := a.f.store.Remotes(); remotes != nil {
+			remote, err := remotes.FindTree(ctx, d)
+			if err == nil {
+				return a.f.shownLazyTree(remote, d, nil), nil
+			}
+			if !errors.Is(err, cas.ErrNotFound) {
+				return shown{}, err
+			}
+		}
 		return shown{}, fmt.Errorf("blob or tree %s: %w", d, cas.ErrNotFound)
 	}
 	b, err := a.f.store.OpenBlob(ctx, d)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,6 +112,24 @@ func (r *Reader) Find(ctx context.Context, remote, name string) (cas.Digest, err
 		v, err = seen.FindTag(name, selector)
 	}
 	return v.Tree, err
+}
+
+// FindTree finds a remote that had a version with that tree at the last pull.
+func (r *Reader) FindTree(ctx context.Context, tree cas.Digest) (string, error) {
+	configs, err := Configs(ctx, r.s)
+	if err != nil {
+		return "", err
+	}
+	for _, c := range configs {
+		seen, err := r.names(ctx, c.Name)
+		if err != nil {
+			return "", err
+		}
+		if slices.ContainsFunc(seen.Versions, func(v Version) bool { return v.Tree == tree }) {
+			return c.Name, nil
+		}
+	}
+	return "", fmt.Errorf("tree %s: on no remote, as of the last pull: %w", tree, cas.ErrNotFound)
 }
 
 // names reads the names of a remote where they changed since.
