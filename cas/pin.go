@@ -2,10 +2,12 @@ package cas
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/curi-store/curi/internal/fault"
@@ -14,8 +16,13 @@ import (
 
 // Pin keeps trees from being collected while it is open in any process. Pass
 // File to a child to hand the pin over, and close File instead of calling
-// Release.
-type Pin struct{ f *os.File }
+// Release. Until then it shows by itself that its owner lives, see [Pin.Beat].
+type Pin struct {
+	f *os.File
+
+	mu   sync.Mutex
+	next *time.Timer // of the next sign of life
+}
 
 // pinFile is pins/<random>.json. Its owner holds its flock; without, it is void.
 type pinFile struct {
@@ -30,6 +37,10 @@ type pinFile struct {
 // foreignPinAge is how long a pin of another host counts without a [Pin.Beat]
 // where that host's flock cannot be seen.
 const foreignPinAge = 24 * time.Hour
+
+// pinBeat is how often the owner of a pin shows that it lives. Only tests
+// change it.
+var pinBeat = time.Hour
 
 // Pin pins stored trees; [ErrNotFound] if one of them is gone.
 func (s *Store) Pin(ctx context.Context, what string, trees ...Digest) (*Pin, error) {
@@ -60,7 +71,22 @@ func (s *Store) pin(ctx context.Context, what string, trees []Digest) (*Pin, err
 	if err != nil {
 		return nil, err
 	}
-	return &Pin{f}, nil
+	p := &Pin{f: f}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	every := pinBeat
+	p.next = time.AfterFunc(every, func() { p.goOn(every) })
+	return p, nil
+}
+
+// goOn gives a sign of life, now and then again, until the pin is closed.
+func (p *Pin) goOn(every time.Duration) {
+	if err := p.Beat(); errors.Is(err, os.ErrClosed) {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next.Reset(every)
 }
 
 // lockedFile makes a small file that this process holds the flock of from the
@@ -112,8 +138,8 @@ func renamed(f *os.File, path string) (*os.File, error) {
 // File is the pin's descriptor, to be inherited.
 func (p *Pin) File() *os.File { return p.f }
 
-// Beat shows hosts that share the store that the pin's owner lives; once an
-// hour is enough.
+// Beat shows hosts that share the store that the pin's owner lives. Whoever
+// owns a pin that was handed over calls it; once an hour is enough.
 func (p *Pin) Beat() error {
 	_, err := p.f.WriteAt([]byte("{"), 0)
 	if err == nil {
@@ -127,6 +153,9 @@ func (p *Pin) Beat() error {
 
 // Release ends the pin, wherever else its descriptor is open.
 func (p *Pin) Release() error {
+	p.mu.Lock()
+	p.next.Stop()
+	p.mu.Unlock()
 	err := os.Remove(p.f.Name())
 	if noFile(err) {
 		err = nil

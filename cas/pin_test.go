@@ -138,3 +138,38 @@ func TestPinGolden(t *testing.T) {
 		t.Errorf("%d pins are left", n)
 	}
 }
+
+// A pin that is held for days shows other hosts that it is.
+func TestPinBeatsByItself(t *testing.T) {
+	was := pinBeat
+	pinBeat = 10 * time.Millisecond
+	defer func() { pinBeat = was }()
+	s := newTestStore(t)
+	d := putFiles(t, s, map[string]string{"a": "a"})
+	pin, err := s.Pin(t.Context(), "a long push", d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := pin.File().Name()
+	old := time.Now().Add(-25 * time.Hour)
+	for range 2 { // more than once
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+			fi, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if fi.ModTime().After(old.Add(time.Hour)) {
+				break
+			}
+			if time.Now().After(end) {
+				t.Fatal("it gives no sign of life")
+			}
+		}
+	}
+	if err := pin.Release(); err != nil {
+		t.Fatal(err)
+	}
+}
