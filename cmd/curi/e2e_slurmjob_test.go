@@ -356,20 +356,33 @@ func TestSlurmTimeLimitInVain(t *testing.T) {
 	s.wantStatus("timed-out")
 }
 
-// Preempted, the job begins again by itself, and goes on from what it saved.
+// Preempted by a job of a better partition, a job saves on the signal, begins
+// again by itself when the other is over, and goes on from what it saved.
 func TestSlurmPreempted(t *testing.T) {
 	s := slurmSite(t, byCopy)
 	script := `echo "$CURI_ATTEMPT" >> $SIDE/tries; test -z "$CURI_RESUME" || { cat {work.w}/a > {out.model}; exit 0; }
-		echo saved > {work.w}/a; echo begun; while :; do sleep 0.02; done`
-	j := s.begin(s.batchArgv(script, "--work", "w")...)
+		trap 'echo saved > {work.w}/a; exit 1' TERM; echo begun; while :; do sleep 0.02; done`
+	j := s.begin(s.batchArgv(script, "--work", "w", "--slurm", "partition=low", "--slurm", "cpus-per-task=2")...)
 	s.eventually(j, "the job to begin", func() bool { return strings.Contains(j.stderr.String(), "\nbegun\n") })
-	// What preemption by requeueing does.
-	s.ok("scontrol", "requeue", s.runs()[0].Job)
-	if o := s.finish(j); o.status != 0 || !strings.Contains(o.stderr, "goes on as") {
+	urgent := s.ok("sbatch", "--parsable", "--partition=urgent", "--cpus-per-task=2", "--output=/dev/null", "--wrap", "echo x >> $SIDE/urgent; "+untilGo)
+	s.eventually(j, "the urgent job to run instead", func() bool { return len(s.lines("urgent")) == 1 })
+	if waits, urgent := s.queue(s.runs()[0].Job), s.queue(strings.TrimSpace(urgent)); !strings.Contains(waits, "PENDING") || !strings.Contains(urgent, "RUNNING") {
+		t.Errorf("the job is %q, the urgent one %q", waits, urgent)
+	}
+	s.touch("go")
+	o := s.finish(j)
+	if o.status != 0 || !strings.Contains(o.stderr, "goes on as") {
 		t.Errorf("a preempted job: %s", o)
 	}
 	if tries := s.lines("tries"); strings.Join(tries, " ") != "1 2" {
 		t.Errorf("the tries were %v", tries)
+	}
+	if r := decode[result](s, o.stdout); s.read(r.Outputs["model"].Path) != "saved\n" {
+		t.Errorf("the result: %s", o)
+	}
+	runs := s.runs()
+	if len(runs) != 2 || runs[0].Status != "succeeded" || runs[1].Status != "interrupted" || runs[0].Job != runs[1].Job {
+		t.Errorf("the runs: %+v", runs)
 	}
 }
 

@@ -1,5 +1,7 @@
 #!/bin/sh
-# Runs a Slurm of one node until its standard input ends.
+# Runs a Slurm of three nodes, all on this machine, until its standard input ends.
+# The partition main has the first, wide the first two; low and urgent, which
+# preempts low, have the third.
 #
 # munged, slurmctld and slurmd have their keys, sockets, logs and state in a new
 # directory below /tmp, and ports of their own; nothing of the machine's own
@@ -21,11 +23,11 @@ mkdir "$dir/state" "$dir/spool" "$dir/munge"
 
 # Free ports: asked of the kernel, which gives no port twice in a row.
 ports=$(python3 -c 'import socket
-s = [socket.socket() for _ in range(2)]
+s = [socket.socket() for _ in range(4)]
 for x in s: x.bind(("127.0.0.1", 0))
 print(*[x.getsockname()[1] for x in s])')
-ctld=${ports% *}
-slurmd=${ports#* }
+# shellcheck disable=SC2086 # several ports
+set -- $ports
 
 # cred_expire also is how long a requeued job waits; a time limit is looked at
 # every 30 seconds, whatever is set. CPUs are only counted: many jobs fit at a
@@ -33,19 +35,18 @@ slurmd=${ports#* }
 cat >"$SLURM_CONF" <<CONF
 ClusterName=curitest
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=$ctld
-SlurmdPort=$slurmd
+SlurmctldPort=$1
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket=$dir/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$dir/state
-SlurmdSpoolDir=$dir/spool
+SlurmdSpoolDir=$dir/spool/%n
 SlurmctldPidFile=$dir/slurmctld.pid
-SlurmdPidFile=$dir/slurmd.pid
+SlurmdPidFile=$dir/slurmd.%n.pid
 SlurmctldLogFile=$dir/slurmctld.log
-SlurmdLogFile=$dir/slurmd.log
+SlurmdLogFile=$dir/slurmd.%n.log
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -63,9 +64,13 @@ SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0,bf
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
-NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$slurmd CPUs=32 RealMemory=65536 State=UNKNOWN
+NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$2 CPUs=32 RealMemory=65536 State=UNKNOWN
+NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$3 CPUs=32 RealMemory=65536 State=UNKNOWN
+NodeName=n3 NodeHostname=$host NodeAddr=127.0.0.1 Port=$4 CPUs=2 RealMemory=65536 State=UNKNOWN
 PartitionName=main Nodes=n1 Default=YES PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
-PartitionName=urgent Nodes=n1 PriorityTier=10 OverSubscribe=NO MaxTime=INFINITE
+PartitionName=wide Nodes=n1,n2 PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
+PartitionName=low Nodes=n3 PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
+PartitionName=urgent Nodes=n3 PriorityTier=10 OverSubscribe=NO MaxTime=INFINITE
 CONF
 
 # ours lists the processes that belong to this Slurm, this script excepted.
@@ -134,8 +139,11 @@ await munged test -S "$dir/munge/socket"
 slurmctld -D -i </dev/null >"$dir/slurmctld.out" 2>&1 &
 daemons="$daemons $!"
 await slurmctld scontrol ping
-slurmd -D -N n1 </dev/null >"$dir/slurmd.out" 2>&1 &
-daemons="$daemons $!"
-await slurmd sh -c 'sinfo -h -o %T | grep -qx idle'
+for node in n1 n2 n3; do
+    mkdir "$dir/spool/$node"
+    slurmd -D -N $node </dev/null >"$dir/slurmd.$node.out" 2>&1 &
+    daemons="$daemons $!"
+done
+await slurmd sh -c '[ "$(sinfo -h -N -o "%N %T" | sort -u | grep -cx "n[123] idle")" = 3 ]'
 echo "SLURM_CONF=$SLURM_CONF"
 cat >/dev/null
