@@ -59,6 +59,7 @@ type Event struct {
 // GraphResult is how a graph ended.
 type GraphResult struct {
 	Ran, Cached, Failed, Skipped int
+	Submitted                    int   // as jobs that nobody waits for
 	Exit                         int   // of the first command that failed, or by a signal
 	Err                          error // of Curi, if that is what failed first
 }
@@ -205,7 +206,7 @@ func (x *graphExec) skip(t *stages.Task, why string) {
 func (x *graphExec) settle(ctx context.Context, e ended) bool {
 	if e.err == nil && e.res.Exit == 0 && e.res.Job != "" && len(e.res.Outputs) == 0 && x.detached(e.task) {
 		x.state[e.task] = taskDetached
-		x.res.Ran++
+		x.res.Submitted++
 		x.event(Event{Kind: EventFinished, Task: e.task, Result: e.res})
 		return true
 	}

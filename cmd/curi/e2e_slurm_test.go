@@ -11,10 +11,18 @@ import (
 	"testing"
 )
 
-// slurm is the Slurm of one node that all tests of this package share: the path
-// of its slurm.conf. It ends with the process of the tests, however that ends,
-// because its input does.
-var slurm = sync.OnceValues(func() (conf string, err error) {
+// slurm is the Slurm that all tests of this package share: the path of its
+// slurm.conf. It ends with the process of the tests, however that ends, because
+// its input does.
+var slurm struct {
+	once sync.Once
+	conf string
+	err  error
+}
+
+// startSlurm starts it; reach is shell code that makes reachable what jobs of
+// unprivileged users need.
+func startSlurm(reach string) (conf string, err error) {
 	in, keep, err := os.Pipe() // this process holds the other end, and closes it by ending
 	if err != nil {
 		return "", err
@@ -29,6 +37,7 @@ var slurm = sync.OnceValues(func() (conf string, err error) {
 	defer said.Close()
 	cmd := exec.Command("../../testdata/dev/slurm.sh")
 	cmd.Stdin, cmd.Stderr = in, said
+	cmd.Env = append(os.Environ(), "CURI_SLURM_REACH="+reach)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return "", err
@@ -43,7 +52,7 @@ var slurm = sync.OnceValues(func() (conf string, err error) {
 		return "", fmt.Errorf("no Slurm came up (%q, %v):\n%s", line, err, text)
 	}
 	return conf, nil
-})
+}
 
 // held keeps the input of the Slurm open.
 var held *os.File
@@ -59,11 +68,15 @@ func (s *site) withSlurm() *site {
 		}
 		need(s.t, err == nil, program+" (testdata/dev/debian.sh installs it)")
 	}
-	conf, err := slurm()
+	bin, err := binaries()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.env = append(s.env, "SLURM_CONF="+conf)
+	slurm.once.Do(func() { slurm.conf, slurm.err = startSlurm(reach(s.t, []string{bin})) })
+	if slurm.err != nil {
+		s.t.Fatal(slurm.err)
+	}
+	s.env = append(s.env, "SLURM_CONF="+slurm.conf)
 	return s
 }
 

@@ -186,7 +186,7 @@ func TestSlurmArrayInterruptAndDetach(t *testing.T) {
 	s.write("curi.yaml", strings.Replace(s.read(s.dir+"/curi.yaml"), "n: [1, 2, 3]", `n: [1, 2], k: [a, b]`, 1))
 	s.write("curi.yaml", strings.Replace(s.read(s.dir+"/curi.yaml"), "params: {n: 0}\n    out", "params: {n: 0, k: c}\n    via: env\n    out", 1))
 	o := s.run(s.execArgv("train", "--set", "sweep", "--detach")...)
-	if o.status != 0 || strings.Count(o.stdout, `"event":"array"`) != 2 {
+	if o.status != 0 || strings.Count(o.stdout, `"event":"array"`) != 2 || !strings.Contains(o.stdout, `"ran":0,"seconds"`) || !strings.Contains(o.stdout, `"submitted":4`) {
 		t.Errorf("detached: %s", o)
 	}
 	arrays := map[string][]string{}

@@ -195,7 +195,7 @@ func (v *graphView) end(res *launcher.GraphResult, took time.Duration) {
 	defer v.mu.Unlock()
 	v.erase()
 	if v.mode == viewEvents {
-		v.put(map[string]any{"event": "summary", "ran": res.Ran, "cached": res.Cached, "failed": res.Failed, "skipped": res.Skipped,
+		v.put(map[string]any{"event": "summary", "ran": res.Ran, "submitted": res.Submitted, "cached": res.Cached, "failed": res.Failed, "skipped": res.Skipped,
 			"exit_status": res.Exit, "seconds": took.Seconds()})
 	}
 	if v.all == 1 {
@@ -205,7 +205,7 @@ func (v *graphView) end(res *launcher.GraphResult, took time.Duration) {
 	for _, p := range []struct {
 		n    int
 		what string
-	}{{res.Ran, "ran"}, {res.Cached, "cached"}, {res.Failed, "failed"}, {res.Skipped, "not run"}} {
+	}{{res.Ran, "ran"}, {res.Submitted, "submitted"}, {res.Cached, "cached"}, {res.Failed, "failed"}, {res.Skipped, "not run"}} {
 		if p.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.what))
 		}

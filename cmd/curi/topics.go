@@ -209,9 +209,9 @@ sizes are bytes; times are RFC 3339.
                 "seconds" and, where it was run or asked for, "outputs", by Slurm
                 "job"), "array" (the stage's sets are a job array of Slurm, as "text"
                 says), "skipped" ("text" says why), "warning", and at last "summary":
-                {"event","ran","cached","failed","skipped","exit_status","seconds"}.
-                What the commands print goes to stderr, each line behind its stage's
-                name
+                {"event","ran","submitted","cached","failed","skipped","exit_status",
+                "seconds"}; submitted are jobs that are not waited for. What the
+                commands print goes to stderr, each line behind its stage's name
     stage explain   {"key","cached","run","remote","command":[],"preimage":[],
                 "nearest":{"run","changes":[{"old","new"}]}}; nearest is null on a hit; an
                 array for several stages

@@ -1,7 +1,9 @@
 #!/bin/sh
 # Runs a Slurm of three nodes, all on this machine, until its standard input ends.
-# The partition main has the first, wide the first two; low and urgent, which
-# preempts low, have the third.
+# The partition main has the first, other the second, wide both; low and urgent,
+# which preempts low, have the third. The second node has a mount namespace of
+# its own, where any user may open /dev/fuse; CURI_SLURM_REACH is shell code that
+# is run there, with a directory for its mounts, before jobs can.
 #
 # munged, slurmctld and slurmd have their keys, sockets, logs and state in a new
 # directory below /tmp, and ports of their own; nothing of the machine's own
@@ -19,7 +21,9 @@ done
 dir=$(mktemp -d /tmp/curi-slurm-XXXXXX)
 export SLURM_CONF="$dir/slurm.conf"
 host=$(hostname)
-mkdir "$dir/state" "$dir/spool" "$dir/munge"
+mkdir "$dir/state" "$dir/spool" "$dir/munge" "$dir/mnt"
+# Users read the configuration, and speak to munged.
+chmod 755 "$dir" "$dir/spool" "$dir/munge"
 
 # Free ports: asked of the kernel, which gives no port twice in a row.
 ports=$(python3 -c 'import socket
@@ -68,6 +72,7 @@ NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$2 CPUs=32 RealMemory=655
 NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$3 CPUs=32 RealMemory=65536 State=UNKNOWN
 NodeName=n3 NodeHostname=$host NodeAddr=127.0.0.1 Port=$4 CPUs=2 RealMemory=65536 State=UNKNOWN
 PartitionName=main Nodes=n1 Default=YES PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
+PartitionName=other Nodes=n2 PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
 PartitionName=wide Nodes=n1,n2 PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
 PartitionName=low Nodes=n3 PriorityTier=1 OverSubscribe=NO MaxTime=INFINITE
 PartitionName=urgent Nodes=n3 PriorityTier=10 OverSubscribe=NO MaxTime=INFINITE
@@ -139,9 +144,16 @@ await munged test -S "$dir/munge/socket"
 slurmctld -D -i </dev/null >"$dir/slurmctld.out" 2>&1 &
 daemons="$daemons $!"
 await slurmctld scontrol ping
+own='mount -t tmpfs -o mode=755,dev none "$1"
+mknod -m 666 "$1/fuse" c 10 229
+mount --bind "$1/fuse" /dev/fuse
+'
 for node in n1 n2 n3; do
     mkdir "$dir/spool/$node"
-    slurmd -D -N $node </dev/null >"$dir/slurmd.$node.out" 2>&1 &
+    set -- slurmd -D -N $node
+    [ $node != n2 ] || set -- unshare --mount sh -c "set -e
+$own${CURI_SLURM_REACH:-}exec $*" sh "$dir/mnt"
+    "$@" </dev/null >"$dir/slurmd.$node.out" 2>&1 &
     daemons="$daemons $!"
 done
 await slurmd sh -c '[ "$(sinfo -h -N -o "%N %T" | sort -u | grep -cx "n[123] idle")" = 3 ]'
