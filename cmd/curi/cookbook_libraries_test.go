@@ -108,6 +108,19 @@ func TestCookbookLibraries(t *testing.T) {
 			if o := s.run("bash", "-xc", "set -euo pipefail\nfails() { if \"$@\"; then exit 1; fi; }"+want.check); o.status != 0 {
 				t.Errorf("after the recipe %s", o)
 			}
+
+			// An edit that breaks the trainer: the old way does not see it.
+			for name, text := range r.files {
+				if strings.HasSuffix(name, ".py") && name != "old.py" {
+					s.write(name, "raise SystemExit(3)\n"+text)
+				}
+			}
+			if again := s.run("python", "old.py"); again.status != 0 || !strings.HasSuffix(o.stdout, again.stdout) || again.stdout == "" {
+				t.Errorf("the old way after an edit of the trainer: %s", again)
+			}
+			if o := s.run("bash", "-c", script); o.status == 0 {
+				t.Errorf("the recipe after an edit of the trainer: %s", o)
+			}
 		})
 	}
 	for title := range libraryRecipes {
