@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/curi-store/curi/cas"
@@ -108,6 +109,33 @@ func (r *run) sealOrStop(ctx context.Context) ([]sealed, error) {
 		}
 	}()
 	return r.seal(ctx)
+}
+
+// untilSignal is a context that the next signal ends, but for the second of a
+// Ctrl-C that comes twice. Slurm repeats its signals, which ask for nothing new.
+func (r *run) untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	if r.batch != nil {
+		return ctx, cancel
+	}
+	for len(r.sig.more) > 0 {
+		<-r.sig.more // it was for the command
+	}
+	go func() {
+		for {
+			select {
+			case sig := <-r.sig.more:
+				if sig == syscall.SIGINT && time.Since(r.lastInt) < secondInt {
+					continue
+				}
+				cancel()
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // settle stores the run's tree and the refs that name it: the result's last.

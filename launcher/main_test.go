@@ -56,6 +56,7 @@ type call struct {
 	Grace    time.Duration
 	Environ  []string
 	Secrets  map[string]string
+	Stuck    bool // snapshots go to a remote that does not answer
 
 	progress func(what string) (cas.Progress, func()) // of a call in this process
 }
@@ -79,7 +80,15 @@ func (c call) exec(ctx context.Context, stdout, stderr interface{ Write([]byte) 
 	if err != nil {
 		return nil, err
 	}
-	return Exec(ctx, s, p, Options{Force: c.Force, Fresh: c.Fresh, Retries: c.Retries, Snapshot: c.Snapshot, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
+	var snapshotted func(context.Context, stages.Key, stages.Snapshot) error
+	if c.Stuck {
+		snapshotted = func(ctx context.Context, _ stages.Key, _ stages.Snapshot) error {
+			fmt.Fprintln(stderr, "uploading")
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}
+	return Exec(ctx, s, p, Options{Snapshotted: snapshotted, Force: c.Force, Fresh: c.Fresh, Retries: c.Retries, Snapshot: c.Snapshot, NoMount: !c.Mount, Curifs: c.Curifs, Accept: c.Accept, Message: c.Message,
 		Timeout: c.Timeout, Grace: c.Grace, Self: self, Stdout: stdout, Stderr: stderr, Environ: c.Environ, Progress: c.progress,
 		Secret: func(n string) (string, bool) { v, ok := c.Secrets[n]; return v, ok }})
 }

@@ -57,7 +57,7 @@ func (r *run) keepSnapshots(ctx context.Context) (stop func()) {
 				if time.Since(r.snapshots.made) < r.o.Snapshot {
 					continue
 				}
-				if err := r.snapshots.take(ctx); err != nil && ctx.Err() == nil {
+				if err := r.snapshots.take(ctx, nil); err != nil && ctx.Err() == nil {
 					r.warn("%s; the run goes on", oneLine(err))
 					r.snapshots.made = time.Now() // not again at once
 				}
@@ -79,14 +79,41 @@ func (s *snapshots) settle(ctx context.Context, status stages.Status) {
 		// Those that others have go when they have the result.
 		err = stages.DropSnapshots(ctx, s.r.s, s.r.p.Key)
 	case s.on:
-		err = s.take(ctx)
-		if list, lerr := stages.Snapshots(ctx, s.r.s, s.r.p.Key); lerr == nil && len(list) > 0 {
-			s.r.say("the store has a copy of the work directories, with checkpoint %s", list[0].Checkpoint)
-		}
+		err = s.takeLast(ctx)
 	}
 	if err != nil {
 		s.r.warn("%s", oneLine(err))
 	}
+}
+
+// takeLast makes the snapshot of a run that has ended, which may be large and
+// go far: a signal ends that, and what is lacking then is said.
+func (s *snapshots) takeLast(ctx context.Context) error {
+	r := s.r
+	taking, stop := r.untilSignal(ctx)
+	defer stop()
+	progress, clear := r.o.Progress("keeping a copy of the work directories of " + r.id)
+	err := s.take(taking, progress)
+	clear()
+	list, lerr := stages.Snapshots(ctx, r.s, r.p.Key)
+	if lerr != nil {
+		return errors.Join(err, lerr)
+	}
+	if len(list) > 0 {
+		r.say("the store has a copy of the work directories, with checkpoint %s", list[0].Checkpoint)
+	}
+	if taking.Err() == nil || err == nil {
+		return err
+	}
+	switch {
+	case len(list) > 0 && list[0].Run == r.id && !s.told:
+		r.warn("interrupted: the remotes have not got that checkpoint; only this machine can go on from it")
+	case len(list) > 0:
+		r.warn("interrupted: there is no copy of what came after that checkpoint; only the next try on this machine finds it, in place")
+	default:
+		r.warn("interrupted: there is no copy of the work directories; only the next try on this machine finds them, in place")
+	}
+	return nil
 }
 
 // tell tells others of the newest snapshot, if they do not know it.
@@ -107,7 +134,8 @@ func (s *snapshots) tell(ctx context.Context) error {
 }
 
 // take makes a snapshot if there is a complete checkpoint that none is for.
-func (s *snapshots) take(ctx context.Context) error {
+// progress may be nil.
+func (s *snapshots) take(ctx context.Context, progress cas.Progress) error {
 	r := s.r
 	work := filepath.Join(r.place.Dir(), "work")
 	search := stages.CheckpointSearch{Dir: work, Work: r.p.Work, Rule: r.p.Resume, After: s.last, BeingWritten: func(path string) bool {
@@ -124,7 +152,7 @@ func (s *snapshots) take(ctx context.Context) error {
 		}
 		return mtime.After(found.Time) || search.BeingWritten(path)
 	}
-	added, err := r.s.Snapshot(ctx, work, skip, nil)
+	added, err := r.s.Snapshot(ctx, work, skip, progress)
 	if err != nil {
 		return err
 	}

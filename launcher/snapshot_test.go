@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -224,4 +225,40 @@ func TestSnapshotThatLeadsOut(t *testing.T) {
 	}
 	_, said, _ := c.run(t)
 	wantText(t, said, "cannot be taken: the link ck/link leads out", "attempt 1 resume 0")
+}
+
+// A signal ends what comes after a run that failed, and it is said what lacks;
+// the status is the command's. What was for the command is not taken for it.
+func TestSignalEndsTheLastSnapshot(t *testing.T) {
+	for name, ended := range map[string]struct {
+		script string
+		status int
+	}{
+		"by itself":  {"exit 3", 3},
+		"by Ctrl-C":  {"trap 'exit 3' INT; echo ready; while :; do sleep 0.05; done", 130},
+		"the second": {"trap '' INT; echo ready; while :; do sleep 0.05; done", 130},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := shell(t, save("a", "touch -d '1 minute ago' $f")+ended.script)
+			c.Snapshot, c.Stuck, c.Grace = time.Hour, true, time.Minute
+			ch := c.start(t)
+			if ended.status == 130 {
+				ch.stdout.await(t, "ready")
+				ch.signal(t, syscall.SIGINT)
+			}
+			if name == "the second" {
+				ch.stderr.await(t, "Ctrl-C again kills it")
+				time.Sleep(secondInt + 100*time.Millisecond)
+				ch.signal(t, syscall.SIGINT)
+			}
+			ch.stderr.await(t, "uploading")
+			time.Sleep(secondInt + 100*time.Millisecond) // what comes sooner is the same Ctrl-C
+			ch.signal(t, syscall.SIGINT)
+			if got := ch.wait(t); got != ended.status {
+				t.Errorf("exit status %d, want %d; it said:\n%s", got, ended.status, ch.stderr.String())
+			}
+			wantText(t, ch.stderr.String(), "with checkpoint ck/a.safetensors", "interrupted: the remotes have not got that checkpoint; only this machine can go on from it")
+		})
+	}
 }
