@@ -24,20 +24,22 @@ const module = "github.com/curi-store/curi"
 //	cmd/curi-bucket ─┤ └────────────────────────────────────────┘
 //	                 └► cas/remote/bucket
 //
-// and all of them internal/fault, which is empty but in test builds.
+// and all of them internal/fault, which is empty but in test builds, and those
+// that look at mounts internal/mounts.
 //
 // launcher and fusefs meet at a path of the mount only, so that a run goes on
 // in a mount that another process serves, and without one.
 var arrows = map[string][]string{
-	"internal/fault": {},
-	"cas":            {"internal/fault"},
-	"cas/remote":     {"cas", "internal/fault"},
+	"internal/fault":  {},
+	"internal/mounts": {},
+	"cas":             {"internal/fault", "internal/mounts"},
+	"cas/remote":      {"cas", "internal/fault"},
 	// The only one that imports libraries of object stores.
 	"cas/remote/bucket": {"cas", "cas/remote"},
 	"stages":            {"cas", "internal/fault"},
-	"launcher":          {"cas", "stages", "internal/fault"},
-	"fusefs":            {"cas", "internal/fault"},
-	"cmd/curi":          {"cas", "cas/remote", "stages", "launcher", "internal/fault"},
+	"launcher":          {"cas", "stages", "internal/fault", "internal/mounts"},
+	"fusefs":            {"cas", "internal/fault", "internal/mounts"},
+	"cmd/curi":          {"cas", "cas/remote", "stages", "launcher", "internal/fault", "internal/mounts"},
 	"cmd/curi-bucket":   {"cas/remote", "cas/remote/bucket"},
 	"cmd/curifs":        {"cas", "cas/remote", "fusefs", "internal/fault"},
 }
@@ -46,6 +48,7 @@ var arrows = map[string][]string{
 // dependencies.
 var casImports = []string{
 	module + "/internal/fault",
+	module + "/internal/mounts",
 	"golang.org/x/sys/",
 	"github.com/zeebo/blake3",
 	"lukechampine.com/blake3/",

@@ -1,7 +1,6 @@
 package cas
 
 import (
-	"bufio"
 	"bytes"
 	"fmt"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/internal/fault"
+	"github.com/curi-store/curi/internal/mounts"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,23 +56,9 @@ func mountNamespace() uint64 {
 // mountedDevice is MAJOR:MINOR of what is mounted topmost at dir, by the
 // kernel's list; "" if nothing is.
 func mountedDevice(dir string) string {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	device := ""
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		// 36 35 0:52 /root /point options…
-		if l := strings.Fields(sc.Text()); len(l) > 4 && unescapeMount.Replace(l[4]) == dir {
-			device = l[2]
-		}
-	}
-	return device
+	m, _ := mounts.At(dir)
+	return m.Device
 }
-
-// unescapeMount undoes the octal escapes of /proc/self/mountinfo.
-var unescapeMount = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // askRefresh asks the mount at dir to show names that changed; it blocks until
 // the mount's server answers.

@@ -1,12 +1,11 @@
 package cas
 
 import (
-	"bufio"
-	"os"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/curi-store/curi/internal/mounts"
 )
 
 // flockIsLocal reports whether other machines may use the filesystem of dir and
@@ -31,23 +30,6 @@ func flockIsLocal(dir string) bool {
 
 // mountOptions are those of the filesystem that is mounted at dir or above.
 func mountOptions(dir string) []string {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	best, options := -1, ""
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		// 36 35 0:52 /root /point options… - type source superoptions
-		head, tail, ok := strings.Cut(sc.Text(), " - ")
-		l, r := strings.Fields(head), strings.Fields(tail)
-		if !ok || len(l) < 6 || len(r) < 3 {
-			continue
-		}
-		point := unescapeMount.Replace(l[4])
-		if (point == "/" || dir == point || strings.HasPrefix(dir, point+"/")) && len(point) >= best {
-			best, options = len(point), l[5]+","+r[2]
-		}
-	}
-	return strings.Split(options, ",")
+	m, _ := mounts.Over(dir)
+	return m.Options
 }

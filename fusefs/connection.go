@@ -15,6 +15,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/curi-store/curi/internal/mounts"
 )
 
 // maxRequest is the size of the largest read or write that reaches this
@@ -36,7 +38,7 @@ const maxWritten = 64 << 20
 type connection struct {
 	server *fuse.Server
 	dir    string // absolute
-	mount  mountID
+	mount  mounts.Mount
 	root   bool   // mounted by mount(2), not by fusermount3
 	reason string // why passthrough is off; "" when on
 	log    *slog.Logger
@@ -156,7 +158,7 @@ func (f *filesystem) mount(dir string, m mode) (*connection, error) {
 		return nil, mountError(dir, f.opts.AllowOther, err)
 	}
 	c.server = server
-	c.mount, _ = mountedAt(dir)
+	c.mount, _ = mounts.At(dir)
 	return c, nil
 }
 

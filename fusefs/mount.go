@@ -95,7 +95,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, reg *cas.Registrati
 		return nil
 	}
 	fault.At(fault.MountAttached)
-	if err := reg.Serve(cas.Mount{Device: c.mount.device, Passthrough: f.passthrough, Reason: c.reason, Trees: trees}); err != nil {
+	if err := reg.Serve(cas.Mount{Device: c.mount.Device, Passthrough: f.passthrough, Reason: c.reason, Trees: trees}); err != nil {
 		return err
 	}
 	// First, so that nobody begins to use what is being unmounted.

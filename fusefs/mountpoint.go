@@ -3,13 +3,14 @@
 package fusefs
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
+
+	"github.com/curi-store/curi/internal/mounts"
 )
 
 // checkMountPoint returns dir as an absolute path, or says in one line why the
@@ -19,11 +20,11 @@ func checkMountPoint(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if id, ok := mountedAt(dir); ok {
-		if strings.HasPrefix(id.fstype, "fuse") && dead(dir) {
+	if id, ok := mounts.At(dir); ok {
+		if strings.HasPrefix(id.Type, "fuse") && dead(dir) {
 			return "", fmt.Errorf("mount point %s: a mount whose server died is still there: run `curi umount --stale` or `fusermount3 -u %s`: %w", dir, dir, syscall.EBUSY)
 		}
-		return "", fmt.Errorf("mount point %s: %s is already mounted there: unmount it or choose another directory: %w", dir, id.fstype, syscall.EBUSY)
+		return "", fmt.Errorf("mount point %s: %s is already mounted there: unmount it or choose another directory: %w", dir, id.Type, syscall.EBUSY)
 	}
 	fi, err := os.Stat(dir)
 	if err != nil {
@@ -68,37 +69,6 @@ func checkFuse() error {
 		}
 	}
 	return nil
-}
-
-// mountID is how the kernel calls one mount.
-type mountID struct {
-	device string // MAJOR:MINOR
-	fstype string
-}
-
-// mountedAt finds the topmost mount at dir, from the kernel's list: looking at
-// dir itself would wait for its server, which may be this process.
-func mountedAt(dir string) (mountID, bool) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return mountID{}, false
-	}
-	defer f.Close()
-	var found mountID
-	ok := false
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		before, after, cut := strings.Cut(sc.Text(), " - ")
-		fields, tail := strings.Fields(before), strings.Fields(after)
-		if cut && len(fields) > 4 && len(tail) > 0 && unescapeMount(fields[4]) == dir {
-			found, ok = mountID{device: fields[2], fstype: tail[0]}, true
-		}
-	}
-	return found, ok
-}
-
-// unescapeMount undoes the octal escapes of /proc/self/mountinfo.
-func unescapeMount(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // dead reports whether the FUSE mount at dir has lost its server.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/curi-store/curi/internal/fault"
+	"github.com/curi-store/curi/internal/mounts"
 )
 
 // How long each step of the shutdown may take.
@@ -87,7 +88,7 @@ func wait(done <-chan struct{}, d time.Duration) bool {
 // away already, while another namespace keeps it alive, is no failure, and
 // what lies at its place by now stays.
 func (c *connection) unmount(lazy bool) error {
-	if at, ok := mountedAt(c.dir); c.mount.device != "" && (!ok || at.device != c.mount.device) {
+	if at, ok := mounts.At(c.dir); c.mount.Device != "" && (!ok || at.Device != c.mount.Device) {
 		return nil
 	}
 	if c.root {
@@ -114,7 +115,7 @@ func (c *connection) unmount(lazy bool) error {
 
 // abort makes every call that waits for this server fail.
 func (c *connection) abort() {
-	_, minor, ok := strings.Cut(c.mount.device, ":")
+	_, minor, ok := strings.Cut(c.mount.Device, ":")
 	if !ok {
 		return
 	}

@@ -1,7 +1,6 @@
 package launcher
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/curi-store/curi/internal/mounts"
 )
 
 // mountPoint is what the kernel says of a mount.
@@ -23,31 +24,18 @@ type mountPoint struct {
 // mountedAt finds the topmost mount at dir in the kernel's list: asking dir
 // itself could hang.
 func mountedAt(dir string) (mountPoint, bool) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
+	m, ok := mounts.At(dir)
+	if !ok {
 		return mountPoint{}, false
 	}
-	defer f.Close()
-	var found mountPoint
-	ok := false
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		// 36 35 98:0 /root /point options… - fstype source superoptions
-		before, after, cut := strings.Cut(sc.Text(), " - ")
-		head, tail := strings.Fields(before), strings.Fields(after)
-		if !cut || len(head) < 5 || len(tail) < 3 || unescape.Replace(head[4]) != dir {
-			continue
-		}
-		found, ok = mountPoint{fstype: tail[0], uid: -1}, true
-		for o := range strings.SplitSeq(tail[2], ",") {
-			if v, is := strings.CutPrefix(o, "user_id="); is {
-				found.uid, _ = strconv.Atoi(v)
-			}
+	found := mountPoint{fstype: m.Type, uid: -1}
+	for _, o := range m.Options {
+		if v, is := strings.CutPrefix(o, "user_id="); is {
+			found.uid, _ = strconv.Atoi(v)
 		}
 	}
-	return found, ok
+	return found, true
 }
-
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // answerTime is how long a mount may take to say anything.
 const answerTime = 5 * time.Second

@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/curi-store/curi/internal/mounts"
 )
 
 // unmount unmounts dir as root.
@@ -24,18 +25,8 @@ func isBusy(err error) bool { return errors.Is(err, unix.EBUSY) }
 // isMountPoint looks in the kernel's list, never at the directory itself: the
 // server behind it may be dead.
 func isMountPoint(dir string) bool {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if fields := strings.Fields(sc.Text()); len(fields) > 4 && unescape.Replace(fields[4]) == dir {
-			return true
-		}
-	}
-	return false
+	_, ok := mounts.At(dir)
+	return ok
 }
 
 // endServer asks the server of a mount to leave, if pid, which is what it said
