@@ -121,8 +121,7 @@ func bracket(s string) (text, rest string, ok bool) {
 // double quotes is a text.
 func parseSelection(text string) ([]Param, error) {
 	var params []Param
-	depth, quoted, begin := 0, false, 0
-	take := func(part string) error {
+	for _, part := range outsideQuotes(text) {
 		part = strings.TrimSpace(part)
 		if name, quoted, ok := strings.Cut(part, "="); ok && strings.HasPrefix(quoted, `"`) {
 			// A text as JSON: commas and brackets may stand in it.
@@ -133,11 +132,17 @@ func parseSelection(text string) ([]Param, error) {
 		}
 		p, err := ParseParam(part, false)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		params = append(params, p)
-		return nil
 	}
+	return params, nil
+}
+
+// outsideQuotes splits at commas that stand in no quotes and brackets.
+func outsideQuotes(text string) []string {
+	var parts []string
+	depth, quoted, begin := 0, false, 0
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
 		case quoted && c == '\\':
@@ -150,14 +155,9 @@ func parseSelection(text string) ([]Param, error) {
 		case c == ']' || c == '}':
 			depth--
 		case c == ',' && depth == 0:
-			if err := take(text[begin:i]); err != nil {
-				return nil, err
-			}
+			parts = append(parts, text[begin:i])
 			begin = i + 1
 		}
 	}
-	if err := take(text[begin:]); err != nil {
-		return nil, err
-	}
-	return params, nil
+	return append(parts, text[begin:])
 }

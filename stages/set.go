@@ -167,29 +167,6 @@ func splitSets(text string) []string {
 	return names
 }
 
-// outsideQuotes splits at commas that stand in no quotes and brackets.
-func outsideQuotes(text string) []string {
-	var parts []string
-	depth, quoted, begin := 0, false, 0
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case quoted && c == '\\':
-			i++
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '[' || c == '{':
-			depth++
-		case c == ']' || c == '}':
-			depth--
-		case c == ',' && depth == 0:
-			parts = append(parts, text[begin:i])
-			begin = i + 1
-		}
-	}
-	return append(parts, text[begin:])
-}
-
 // take marks the sets that one name means.
 func (f *File) take(name string, taken []bool) error {
 	group, point, isPoint := strings.Cut(name, "/")
