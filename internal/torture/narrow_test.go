@@ -22,15 +22,7 @@ type narrow struct {
 
 func newNarrow(t *testing.T, to string) (p *narrow, remote string) {
 	t.Helper()
-	server, err := url.Parse(to[strings.Index(to, "http://"):])
-	if err != nil {
-		t.Fatal(err)
-	}
 	p = &narrow{}
-	p.Rewrite = func(r *httputil.ProxyRequest) {
-		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = server.Scheme, server.Host, r.In.Host
-	}
-	p.ErrorLog = log.New(io.Discard, "", 0) // requests that are called off
 	p.FlushInterval = -1
 	p.ModifyResponse = func(r *http.Response) error {
 		if r.Request.Method == http.MethodGet && strings.Contains(r.Request.URL.Path, "/packs/") {
@@ -38,9 +30,24 @@ func newNarrow(t *testing.T, to string) (p *narrow, remote string) {
 		}
 		return nil
 	}
+	return p, before(t, to, &p.ReverseProxy)
+}
+
+// before lets a proxy stand before the S3 server of a remote's URL, and returns
+// the URL that leads through it.
+func before(t *testing.T, to string, p *httputil.ReverseProxy) (remote string) {
+	t.Helper()
+	server, err := url.Parse(to[strings.Index(to, "http://"):])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Rewrite = func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = server.Scheme, server.Host, r.In.Host
+	}
+	p.ErrorLog = log.New(io.Discard, "", 0) // requests that are called off
 	front := httptest.NewServer(p)
 	t.Cleanup(front.Close)
-	return p, strings.Replace(to, server.String(), front.URL, 1)
+	return strings.Replace(to, server.String(), front.URL, 1)
 }
 
 type narrowBody struct {
