@@ -185,7 +185,7 @@ func (k *lazyKills) once() {
 		select {
 		case <-readers[0].done: // too late
 			victim = "none"
-		case <-time.After(time.Duration(k.random.Int64N(int64(k.long)))):
+		case <-time.After(time.Duration(k.random.Int64N(int64(k.long)*(lazySize-had)/lazySize+1))):
 			k.killNamed(victim, readers[0])
 		}
 	}
@@ -200,9 +200,12 @@ func (k *lazyKills) once() {
 		k.isHere(file, o)
 	}
 	if n := k.line.sent.Load() - sent; n > lazySize-had+slack(groups) && victim != "curi-bucket" {
-		k.t.Errorf("after the kill of %s %d bytes came where %d lacked, in pieces for which %d more may", victim, n, lazySize-had, slack(groups))
+		k.t.Errorf("with the kill of %s %d bytes came where %d lacked, in pieces for which %d more may", victim, n, lazySize-had, slack(groups))
 	}
 	k.after(victim)
+	if k.random.IntN(2) == 0 {
+		k.goOn(victim, file)
+	}
 	if k.far == 0 {
 		n := 0
 		b, _ := os.ReadFile(trace)
@@ -215,6 +218,20 @@ func (k *lazyKills) once() {
 	}
 	if k.did[victim]++; victim != "none" {
 		k.kills++
+	}
+}
+
+// goOn reads a file to its end, undisturbed: what is here does not come again.
+func (k *lazyKills) goOn(victim string, file int) {
+	k.t.Helper()
+	groups, had := k.here(file)
+	sent := k.line.sent.Load()
+	o := k.finish(k.reader(file))
+	if o.status != 0 {
+		k.t.Errorf("after the kill of %s: %s", victim, o)
+	}
+	if n := k.line.sent.Load() - sent; n > lazySize-had+slack(groups) {
+		k.t.Errorf("after the kill of %s %d bytes came where %d lacked, in pieces for which %d more may", victim, n, lazySize-had, slack(groups))
 	}
 }
 
