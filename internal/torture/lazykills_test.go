@@ -185,7 +185,7 @@ func (k *lazyKills) once() {
 		select {
 		case <-readers[0].done: // too late
 			victim = "none"
-		case <-time.After(time.Duration(k.random.Int64N(int64(k.long)*(lazySize-had)/lazySize+1))):
+		case <-time.After(time.Duration(k.random.Int64N(int64(k.long)*(lazySize-had)/lazySize + 1))):
 			k.killNamed(victim, readers[0])
 		}
 	}

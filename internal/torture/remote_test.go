@@ -114,6 +114,23 @@ var remoteOps = []op{
 			})
 		},
 	}, {
+		// The mount dies, or what it serves does not come: 123 stands for that.
+		name: "lazy-read", setup: func(r *rig) {
+			r.addRemote()
+			addHuge(r)
+			r.ok("curi", "push", "data")
+			r.ok("curi", "rm", "data")
+			r.ok("curi", "gc")
+			r.ok("curi", "pull")
+		}, argv: func(r *rig) []string {
+			return []string{"sh", "-c", `curi mount $0 && cmp data/huge $0/remotes/team/data/huge && cmp data/a $0/remotes/team/data/a || exit 123`, r.mnt}
+		}, ends: []int{123},
+		check: func(r *rig, _ string) {
+			r.settle() // what came is stored now
+			r.ok("curi", "mount", r.mnt)
+			r.without(func() { r.ok("cmp", "data/huge", r.mnt+"/remotes/team/data/huge") })
+		},
+	}, {
 		// Its lease is renewed while its command runs; whoever comes after one
 		// that was killed waits until it has been silent for long enough.
 		name: "exec-leased", setup: func(r *rig) {
