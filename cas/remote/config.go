@@ -130,6 +130,10 @@ func CheckURL(text string) error {
 	bad := func(why string) error {
 		return fmt.Errorf("remote URL %s://%s%s: %s: %w", u.Scheme, u.Host, u.EscapedPath(), why, cas.ErrInvalid)
 	}
+	if u.Scheme == "" {
+		// A path, as it is typed for other programs.
+		return fmt.Errorf("remote URL %q: want one that begins with %s://, as file:///shared/curi does: %w", u.EscapedPath(), strings.Join(schemes, "://, "), cas.ErrInvalid)
+	}
 	if !slices.Contains(schemes, u.Scheme) {
 		return bad("want one that begins with " + strings.Join(schemes, "://, ") + "://")
 	}

@@ -63,7 +63,7 @@ func Open(ctx context.Context, b Bucket, o Options) (*Remote, error) {
 		data, err = readSealed(ctx, b, headerKey)
 	}
 	if errors.Is(err, cas.ErrNotFound) {
-		return nil, fmt.Errorf("no remote there (%s is missing); the first push makes one: %w", headerKey, err)
+		return nil, fmt.Errorf("no remote there (%s is missing); the first push makes one: %w", headerKey, cas.ErrNotFound)
 	}
 	if err != nil {
 		return nil, err

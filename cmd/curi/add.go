@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/cas/remote"
 )
 
 // addedJSON is what `curi add --json` prints.
@@ -100,6 +101,9 @@ func (a *app) add(ctx context.Context, path, name, tag string, o cas.AddOptions)
 	s, err := a.store(ctx)
 	if err != nil {
 		return err
+	}
+	if _, err := remote.FindConfig(ctx, s, name); err == nil {
+		return usagef("%s is a remote of this store: %s/NAME already means what is there; choose another name for the artifact", name, name)
 	}
 	progress, clear := a.progress("adding " + path)
 	defer clear()

@@ -137,6 +137,12 @@ func (a *app) resolve(ctx context.Context, ref string) (*cas.Store, stages.Targe
 		return nil, stages.Target{}, err
 	}
 	t, err := stages.Resolve(ctx, s, p, ref)
+	if isNotFound(err) {
+		// Commands that take what remotes have asked them first.
+		if c, _, ok, rerr := a.splitRemote(ctx, s, ref); ok && rerr == nil {
+			err = notFoundf("%s lies on remote %s, and this is for what the store has itself", ref, c.Name)
+		}
+	}
 	return s, t, err
 }
 

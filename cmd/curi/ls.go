@@ -98,7 +98,7 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 	}
 	if len(list) == 0 {
 		if prefix != "" {
-			a.say("no artifact's name begins with %q in %s", prefix, s.Dir())
+			a.say("no artifact's name begins with %q in %s%s", prefix, s.Dir(), a.unknownYet(ctx, s, prefix))
 		} else {
 			a.say("no artifacts in %s yet; curi add PATH --name NAME makes one", s.Dir())
 		}
@@ -122,6 +122,19 @@ func (a *app) ls(ctx context.Context, prefix string, all bool) error {
 		head = slices.Insert(head, 4, "HERE")
 	}
 	return a.table(head, rows)
+}
+
+// unknownYet is why nothing is listed of a remote, or "".
+func (a *app) unknownYet(ctx context.Context, s *cas.Store, prefix string) string {
+	name, _, _ := strings.Cut(prefix, "/")
+	if _, err := remote.FindConfig(ctx, s, name); err != nil {
+		return ""
+	}
+	seen, err := remote.LoadSeen(ctx, s, name)
+	if err != nil || seen.Remote != "" {
+		return ""
+	}
+	return fmt.Sprintf("; nothing is known of remote %s yet, curi pull takes its names", name)
 }
 
 // here says how much of what is listed the store has.

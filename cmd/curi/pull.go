@@ -105,8 +105,16 @@ func (a *app) pullNames(ctx context.Context, s *cas.Store, from string) error {
 		}
 	}
 	out := []pulledJSON{}
+	var failed error // of several remotes one may be away
 	for _, c := range list {
 		seen, err := a.see(ctx, s, c)
+		if err != nil && ctx.Err() == nil && len(list) > 1 {
+			a.warn("%s", oneLine(err.Error()))
+			if failed == nil {
+				failed = &statusError{status: exitStatus(ctx, err)}
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -119,9 +127,11 @@ func (a *app) pullNames(ctx context.Context, s *cas.Store, from string) error {
 		}
 	}
 	if a.json {
-		return a.printJSON(out)
+		if err := a.printJSON(out); err != nil {
+			return err
+		}
 	}
-	return nil
+	return failed
 }
 
 // see takes the names of a remote.
@@ -138,6 +148,9 @@ func (a *app) see(ctx context.Context, s *cas.Store, c remote.Config) (remote.Se
 func (a *app) pullOne(ctx context.Context, s *cas.Store, ref, from string, now bool) (pulledJSON, error) {
 	c, rest, ok, err := a.splitRemote(ctx, s, ref)
 	if err != nil {
+		return pulledJSON{}, err
+	}
+	if err := a.checkPull(ctx, s, ref, rest, ok); err != nil {
 		return pulledJSON{}, err
 	}
 	if !ok {
@@ -179,6 +192,19 @@ func (a *app) pullOne(ctx context.Context, s *cas.Store, ref, from string, now b
 	}
 	p.Local = true
 	return p, a.pullBytes(ctx, s, r, c, v)
+}
+
+// checkPull refuses what looks like REMOTE/NAME and is none, in words that help.
+func (a *app) checkPull(ctx context.Context, s *cas.Store, ref, rest string, ok bool) error {
+	first, _, slash := strings.Cut(ref, "/")
+	if _, err := remote.FindConfig(ctx, s, first); err == nil && strings.Trim(rest, "/") == "" {
+		return usagef("%s is a remote: curi pull --remote %s takes its names, curi pull --now %s/NAME the bytes of one", first, first, first)
+	}
+	if slash && !ok {
+		_, err := a.remoteConfig(ctx, s, first)
+		return err
+	}
+	return nil
 }
 
 // pullBytes brings a version here, and names it so that it stays.
@@ -252,7 +278,14 @@ func (a *app) findSeen(c remote.Config, seen remote.Seen, w remoteName) (remote.
 		hint = "; curi ls " + c.Name + "/ lists what it had at the last pull, curi pull looks again"
 	}
 	if (w.n != 0 || w.tag != "") && strings.Contains(hint, " mean "+w.name+"?") {
-		hint = ""
+		var have []string
+		for _, v := range seen.Versions {
+			if v.Name == w.name {
+				have = append(have, fmt.Sprint(v.N))
+				have = append(have, seen.TagsOf(v)...)
+			}
+		}
+		hint = fmt.Sprintf("; %s/%s has %s, as of the last pull", c.Name, w.name, strings.Join(have, ", "))
 	}
 	return v, notFoundf("%s: not on remote %s%s", strings.TrimPrefix(err.Error(), "artifact "), c.Name, hint)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -105,7 +106,13 @@ func (a *app) remoteAdd(ctx context.Context, name, url, policy string) error {
 		return a.printJSON(remoteJSON{Name: name, URL: url, Policy: string(p), Added: c.Added})
 	}
 	a.say("remote %s is %s; curi pull takes its names, curi push REF brings something there", name, url)
-	return nil
+	all, err := remote.Configs(ctx, s)
+	for _, o := range all {
+		if o.Name != name && strings.TrimRight(o.URL, "/") == strings.TrimRight(url, "/") {
+			a.warn("remote %s is at the same place; of two names for one remote, curi remote rm forgets one", o.Name)
+		}
+	}
+	return err
 }
 
 func newRemoteLs(a *app) *cobra.Command {
@@ -180,6 +187,10 @@ only they held is freed by curi remote gc.`,
 // forgetRemote makes the store forget a remote, and gives up what was pulled
 // from it.
 func (a *app) forgetRemote(ctx context.Context, s *cas.Store, name string) error {
+	owed, err := remote.AllOwed(ctx, s, name)
+	if err != nil {
+		a.logger().Debug("look what is owed to a remote", "remote", name, "error", err)
+	}
 	for r, err := range s.Refs(ctx, pulledRefs+name+"/") {
 		if err == nil {
 			err = s.DeleteRef(ctx, r.Name)
@@ -188,7 +199,14 @@ func (a *app) forgetRemote(ctx context.Context, s *cas.Store, name string) error
 			return err
 		}
 	}
-	return s.RemoveRemoteFiles(ctx, name)
+	if err := s.RemoveRemoteFiles(ctx, name); err != nil {
+		return err
+	}
+	a.say("remote %s is forgotten; what is on it stays there", name)
+	if len(owed) > 0 {
+		a.warn("%s that was to go there is not on it, and is not owed any more", count(int64(len(owed)), "result"))
+	}
+	return nil
 }
 
 // remoteRemove removes versions from a remote.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -71,6 +72,9 @@ func (a *app) publishResult(ctx context.Context, s *cas.Store, run, when string)
 		if err != nil {
 			a.warn("%s", oneLine(err.Error()))
 			a.warn("the result of %s is not on remote %s yet; the next command, or curi push --wait, brings it there", run, c.Name)
+			if errors.Is(err, fs.ErrPermission) {
+				a.warn("where you may only read remote %s, curi remote add %s '%s' --policy read-only says so to this store", c.Name, c.Name, c.URL)
+			}
 		}
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

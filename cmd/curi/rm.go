@@ -53,6 +53,11 @@ stays in the log, and so do artifacts that were published from it.`,
 }
 
 func (a *app) rm(ctx context.Context, ref string, keep int) error {
+	if s, err := a.existingStore(ctx); err == nil {
+		if c, rest, ok, _ := a.splitRemote(ctx, s, ref); ok {
+			return notFoundf("%s lies on remote %s: curi remote rm %s %s removes it there, for everybody", ref, c.Name, c.Name, rest)
+		}
+	}
 	s, t, err := a.resolve(ctx, ref)
 	if errors.Is(err, cas.ErrCorrupt) && keep == 0 {
 		if done, ferr := a.forgetBroken(ctx, s, ref); done || ferr != nil {

@@ -47,7 +47,7 @@ func (b *bucket) fail(ctx context.Context, what, key string, err error) error {
 	switch {
 	case code == "NoSuchBucket" || code == "ContainerNotFound":
 		// That an object is missing would be taken for an empty remote.
-		return say("there is no bucket "+b.name, cas.ErrInvalid)
+		return say("there is no bucket "+b.name+"; make it, or correct the URL", cas.ErrInvalid)
 	case status == http.StatusRequestedRangeNotSatisfiable:
 		return io.EOF
 	case status == http.StatusNotFound:
