@@ -94,7 +94,7 @@ func (a *acceptance) publish(ctx context.Context) (*Result, error) {
 	info := stages.NewRun(a.p, a.id, 1)
 	info.Status, info.Ended, info.Work = stages.Accepted, info.Started, nil
 	rec := a.newRecord(info, done)
-	tree, release, err := resultTree(ctx, a.s, done, rec, a.addLog)
+	tree, release, err := resultTree(ctx, a.s, done, rec, a.nodeLogs(ctx), a.addLog)
 	defer release()
 	if err != nil {
 		return nil, fmt.Errorf("store the record of %s: %w", a.id, err)
@@ -163,6 +163,18 @@ func (a *acceptance) newRecord(info stages.Run, done []sealed) *stages.Record {
 	}
 	fillOutputs(rec, done)
 	return rec
+}
+
+// nodeLogs are those of the accepted run, which its tree keeps.
+func (a *acceptance) nodeLogs(ctx context.Context) *cas.Added {
+	if a.from.Tree.IsZero() {
+		return nil
+	}
+	e, err := a.s.Lookup(ctx, a.from.Tree, nodeLogs)
+	if err != nil {
+		return nil
+	}
+	return &cas.Added{Tree: e.Digest, Bytes: e.Size}
 }
 
 // addLog stores the log of the accepted run again, as this one's.

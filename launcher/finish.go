@@ -141,8 +141,13 @@ func (r *run) untilSignal(ctx context.Context) (context.Context, context.CancelF
 // settle stores the run's tree and the refs that name it: the result's last.
 func (r *run) settle(ctx context.Context, out *outcome, done []sealed) error {
 	r.info.Status, r.info.Exit, r.info.Ended = out.status, out.exit, time.Now().UTC()
+	logs, drop, err := r.storeNodeLogs(ctx)
+	defer drop()
+	if err != nil {
+		r.warn("the logs of other nodes are not kept: %s", oneLine(err))
+	}
 	r.fillRecord(out, done)
-	tree, release, err := resultTree(ctx, r.s, done, r.record, func(ctx context.Context) (*cas.Added, error) {
+	tree, release, err := resultTree(ctx, r.s, done, r.record, logs, func(ctx context.Context) (*cas.Added, error) {
 		return r.s.AddPath(ctx, r.logPath(), cas.AddOptions{})
 	})
 	defer release()
@@ -178,9 +183,9 @@ func (e *execution) owe(ctx context.Context, res stages.Result) {
 	fault.At(fault.RunOwed)
 }
 
-// resultTree stores out/, record.json and log.txt as one tree. release ends
-// what keeps its parts from being collected; it is never nil.
-func resultTree(ctx context.Context, s *cas.Store, done []sealed, record *stages.Record,
+// resultTree stores out/, record.json, log.txt and nodeLogs, if there are any, as
+// one tree. release ends what keeps its parts from being collected; it is never nil.
+func resultTree(ctx context.Context, s *cas.Store, done []sealed, record *stages.Record, logs *cas.Added,
 	addLog func(context.Context) (*cas.Added, error)) (tree cas.Digest, release func(), err error) {
 	var parts []*cas.Added
 	release = func() {
@@ -205,6 +210,9 @@ func resultTree(ctx context.Context, s *cas.Store, done []sealed, record *stages
 	t := &cas.Tree{Entries: []cas.Entry{
 		{Name: "log.txt", Kind: cas.KindFile, Size: log.Bytes, Digest: log.Digest},
 	}}
+	if logs != nil {
+		t.Entries = append(t.Entries, cas.Entry{Name: nodeLogs, Kind: cas.KindDir, Size: logs.Bytes, Digest: logs.Tree})
+	}
 	if len(done) > 0 {
 		out, err := addOutputs(ctx, s, nil, done)
 		if err != nil {
@@ -251,7 +259,7 @@ func (r *run) maskRankLogs() {
 	if r.log.mask.empty() {
 		return
 	}
-	_ = filepath.WalkDir(filepath.Join(r.place.Dir(), "logs"), func(p string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(filepath.Join(r.dir(), "logs"), func(p string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if err := r.log.mask.maskFile(p); err != nil {
 				r.warn("mask secrets in %s: %s", p, oneLine(err))

@@ -138,6 +138,7 @@ type part struct {
 
 	tree cas.Digest
 	rank int
+	log  cas.Digest // zero: not known
 }
 
 func (p part) String() string { return fmt.Sprintf("node %d (%s)", p.rank, p.Node.Host) }
@@ -345,10 +346,10 @@ func (r *run) executeAll(ctx context.Context) outcome {
 		}
 	}
 	parts, err := r.lead.collect(context.WithoutCancel(ctx), r.id)
+	r.parts = parts
 	if err != nil && out.status == stages.Succeeded {
 		return r.failed(err)
 	}
-	r.parts = parts
 	for _, p := range parts {
 		if out.status == stages.Succeeded && p.Status != stages.Succeeded {
 			out.status, out.exit, out.reason = p.Status, p.Exit, p.Why

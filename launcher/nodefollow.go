@@ -133,13 +133,16 @@ func (r *run) doFollower(ctx context.Context, g *group, l lead, token string) (*
 	}
 	ctx = context.WithoutCancel(ctx)
 	p.Status, p.Exit = out.status, out.exit
+	if r.log != nil {
+		r.maskRankLogs()
+		if err := r.log.close(); err != nil {
+			r.warn("the log of this node is not whole: %s", oneLine(err))
+		}
+	}
 	if err == nil && out.status == stages.Succeeded {
 		if err = r.storePart(ctx, p); err != nil {
 			out = r.failed(err)
 		}
-	}
-	if r.log != nil {
-		_ = r.log.close()
 	}
 	if out.status != stages.Succeeded {
 		if out.reason == "" && err != nil {
@@ -148,7 +151,7 @@ func (r *run) doFollower(ctx context.Context, g *group, l lead, token string) (*
 		p.Status, p.Exit, p.Why = out.status, out.exit, fmt.Sprintf("node %d (%s): %s", r.node, p.Node.Host, out.reason)
 		r.warn("%s", p.Why)
 		p.Node.Exit = p.Exit
-		if err := putInfo(ctx, r.s, partRef(r.id, r.node), cas.Digest{}, p); err != nil {
+		if err := r.putPart(ctx, p, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -218,20 +221,7 @@ func (r *run) storePart(ctx context.Context, p part) error {
 	if err != nil {
 		return err
 	}
-	if len(done) > 0 {
-		outs, err := addOutputs(ctx, r.s, nil, done)
-		if err != nil {
-			return err
-		}
-		defer outs.Release()
-		whole, err := r.s.AddTree(ctx, &cas.Tree{Entries: []cas.Entry{{Name: "out", Kind: cas.KindDir, Size: outs.Bytes, Digest: outs.Tree}}})
-		if err != nil {
-			return err
-		}
-		defer whole.Release()
-		p.tree = whole.Tree
-	}
-	return putInfo(ctx, r.s, partRef(r.id, r.node), p.tree, p)
+	return r.putPart(ctx, p, done)
 }
 
 // sealWritten seals the outputs that there are: another node may have written

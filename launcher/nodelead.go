@@ -21,7 +21,7 @@ type leader struct {
 
 	telling sync.Mutex
 	says    lead
-	seen    map[int]bool   // nodes that came
+	seen    map[int]string // nodes that came, and their hosts
 	dead    map[int]string // tokens of nodes that came to an earlier run; only watch has them
 	halt    chan halt      // why the command here is to end: another node's did
 	once    sync.Once
@@ -36,7 +36,7 @@ func (e *execution) execLeader(ctx context.Context, exec func() (*Result, error)
 	}
 	defer lock.Release()
 	defer e.keepBeating(lock)()
-	l := &leader{group: g, lock: lock, e: e, says: lead{State: leadWaits, Host: thisNode().Host, Tokens: map[string]string{}}, seen: map[int]bool{}, dead: map[int]string{}, halt: make(chan halt, 1)}
+	l := &leader{group: g, lock: lock, e: e, says: lead{State: leadWaits, Host: thisNode().Host, Tokens: map[string]string{}}, seen: map[int]string{}, dead: map[int]string{}, halt: make(chan halt, 1)}
 	if err := g.setLead(ctx, l.says); err != nil {
 		return nil, err
 	}
@@ -104,7 +104,7 @@ func (l *leader) look(ctx context.Context, rank int) error {
 			return err
 		}
 		l.telling.Lock()
-		l.seen[rank] = true
+		l.seen[rank] = a.Host
 		l.telling.Unlock()
 		return l.say(ctx, func(s *lead) { s.Tokens[strconv.Itoa(rank)] = a.Token })
 	}
@@ -121,10 +121,18 @@ func (l *leader) look(ctx context.Context, rank int) error {
 			return err
 		}
 		if _, err := l.part(ctx, run, rank); errors.Is(err, cas.ErrNotFound) {
-			l.fail(halt{fmt.Sprintf("node %d (%s) died", rank, a.Host), 128 + int(syscall.SIGKILL)})
+			p := diedPart(rank, a.Host)
+			l.fail(halt{p.Why, p.Exit})
 		}
 	}
 	return nil
+}
+
+// diedPart is what is known of a node that said nothing of its end.
+func diedPart(rank int, host string) part {
+	exit := 128 + int(syscall.SIGKILL)
+	return part{rank: rank, Status: stages.Failed, Exit: exit, Why: fmt.Sprintf("node %d (%s) died", rank, host),
+		Node: stages.Node{Host: host, Exit: exit, GPUs: []string{}}}
 }
 
 // fail ends the command here, if it still runs.
@@ -137,7 +145,7 @@ func (l *leader) began(ctx context.Context, r *run) error {
 	})
 }
 
-// collect waits for all other nodes to end, and returns what they left.
+// collect waits for all other nodes to end, and returns what they left, with an error too.
 func (l *leader) collect(ctx context.Context, run string) ([]part, error) {
 	var parts []part
 	began := time.Now()
@@ -149,24 +157,25 @@ func (l *leader) collect(ctx context.Context, run string) ([]part, error) {
 				break
 			}
 			if !errors.Is(err, cas.ErrNotFound) {
-				return nil, err
+				return parts, err
 			}
 			gone, err := l.gone(ctx, rank)
 			if err != nil {
-				return nil, err
+				return parts, err
 			}
 			l.telling.Lock()
-			came := l.seen[rank]
+			host, came := l.seen[rank]
 			l.telling.Unlock()
 			if _, err := l.part(ctx, run, rank); gone && came && errors.Is(err, cas.ErrNotFound) {
-				return nil, fmt.Errorf("%w: node %d died before it said how its command ended: nothing is published", ErrRefused, rank)
+				parts = append(parts, diedPart(rank, host))
+				break
 			}
 			if gone && !came && time.Since(began) > silence {
-				return nil, fmt.Errorf("%w: node %d of %d never came: nothing is published", ErrRefused, rank, l.nodes.Count)
+				return parts, fmt.Errorf("%w: node %d of %d never came: nothing is published", ErrRefused, rank, l.nodes.Count)
 			}
 			select {
 			case <-ctx.Done():
-				return nil, ctx.Err()
+				return parts, ctx.Err()
 			case <-time.After(lookNodes):
 			}
 		}
@@ -200,7 +209,7 @@ func (l *leader) farewell(ctx context.Context) {
 		left := 0
 		for rank := 1; rank < l.nodes.Count; rank++ {
 			l.telling.Lock()
-			came := l.seen[rank]
+			_, came := l.seen[rank]
 			l.telling.Unlock()
 			_, err := l.s.Ref(ctx, l.arrivalRef(rank))
 			gone := errors.Is(err, cas.ErrNotFound)

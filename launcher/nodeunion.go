@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -32,6 +33,9 @@ func (r *run) unite(ctx context.Context, done []sealed) ([]sealed, error) {
 			continue
 		}
 		e, err := r.s.Lookup(ctx, p.tree, "out")
+		if errors.Is(err, cas.ErrNotFound) {
+			continue
+		}
 		if err != nil {
 			return done, fmt.Errorf("read what %s wrote: %w", p, err)
 		}

@@ -46,7 +46,9 @@ func (r *run) fillRecord(out *outcome, done []sealed) {
 		rec.Nodes[0].Exit = r.ownExit
 	}
 	for _, p := range r.parts {
-		rec.Nodes = append(rec.Nodes, p.Node)
+		if rec.Nodes = append(rec.Nodes, p.Node); !p.log.IsZero() {
+			rec.Nodes[len(rec.Nodes)-1].Log = nodeLogs + "/" + nodeLog(p.rank)
+		}
 	}
 	fillOutputs(rec, done)
 }

@@ -148,6 +148,9 @@ type Node struct {
 	CPUs   int      `json:"cpus"`
 	GPUs   []string `json:"gpus"`   // models
 	Driver string   `json:"driver"` // of the GPUs
+	// Log is what the command printed there, a path in the run's tree; "" for
+	// the first, whose is log.txt, and where it is not known.
+	Log string `json:"log,omitempty"`
 }
 
 // GitState is the state of the project's repository when the run began.

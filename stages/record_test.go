@@ -40,7 +40,7 @@ func wholeRecord() *Record {
 		Python:      &PythonEnv{"/usr/bin/python3", []PythonPackage{{"torch", "2.15.0"}}},
 		ResumedFrom: &RecordLink{"train-abcdef", d, "ckpt/a.ckpt", d},
 		Accepted:    &Acceptance{"train-bcdefg", preimage.Key().String(), d, "only a comment"},
-		Nodes:       []Node{{"n1", 1, "linux", "amd64", "6.18", 2, []string{"H100"}, "570"}},
+		Nodes:       []Node{{"n1", 1, "linux", "amd64", "6.18", 2, []string{"H100"}, "570", "nodes/1.txt"}},
 		Reads:       []byte("null"),
 		Unknown:     map[string]json.RawMessage{"later": json.RawMessage(`{"a":[1]}`)},
 	}

@@ -49,7 +49,7 @@ func TestNodesPublishTheUnion(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, byCopy)
 	args := []string{"--name", "train", "--in", "d=digits", "--out", "shards=shards/", "--out", "model=model", "--optional-out", "extra=extra", "--work", "w", "--",
-		"sh", "-c", `echo x >> $SIDE/ran; mkdir {out.shards}/deep; cat {in.d}/numbers.txt > {out.shards}/same; echo $CURI_NODE of $CURI_NODES > {out.shards}/deep/$CURI_NODE
+		"sh", "-c", `echo x >> $SIDE/ran; echo "here is $CURI_NODE"; mkdir {out.shards}/deep; cat {in.d}/numbers.txt > {out.shards}/same; echo $CURI_NODE of $CURI_NODES > {out.shards}/deep/$CURI_NODE
 			echo $CURI_NODE > {work.w}/$CURI_NODE; test $CURI_NODE = 0 || echo weights > {out.model}`}
 	var last result
 	for try := range 2 {
@@ -81,11 +81,14 @@ func TestNodesPublishTheUnion(t *testing.T) {
 			Nodes []struct {
 				Host string
 				Exit int `json:"exit_status"`
+				Log  string
 			}
 		}
 	}
 	if r := decode[record](s, s.ok("curi", "log", "--json", last.Run)); len(r.Record.Nodes) != 3 || r.Record.Nodes[2].Host == "" {
 		t.Errorf("the record's nodes: %+v", r)
+	} else if text := s.ok("curi", "cat", last.Run+"/"+r.Record.Nodes[2].Log); text != "here is 2\n" {
+		t.Errorf("the log of node 2 is %q", text)
 	}
 	if refs := s.ok("sh", "-c", "find "+s.store+"/refs/part "+s.store+"/refs/node -type f"); refs != "" {
 		t.Errorf("left in the store: %s", refs)
@@ -108,7 +111,7 @@ func TestNodesDisagree(t *testing.T) {
 func TestNodesFailTogether(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, byCopy)
-	hang := "echo $$ > $SIDE/begun$CURI_NODE; exec sleep 600"
+	hang := "echo here is $CURI_NODE; echo $$ > $SIDE/begun$CURI_NODE; exec sleep 600"
 	for _, failing := range []string{"0", "1"} {
 		script := "test $CURI_NODE != " + failing + " || { while ! test -e $SIDE/begun" + map[string]string{"0": "1", "1": "0"}[failing] + "; do sleep 0.02; done; exit 42; }; " + hang
 		outcomes := s.all(s.nodes(2, "fail"+failing, "--name", "train", "--param", "failing="+failing, "--out", "model=model", "--", "sh", "-c", script), 42)
@@ -130,6 +133,17 @@ func TestNodesFailTogether(t *testing.T) {
 		pids := append(s.lines("begun0"), s.lines("begun1")...)
 		s.eventually(nil, "no command to be left", func() bool { return !slices.ContainsFunc(pids, alive) })
 		s.ok("sh", "-c", "rm -f $SIDE/begun*")
+		if killed == 0 {
+			continue
+		}
+		// What the other one printed is kept.
+		run := s.runs()[0].Run
+		if text := s.ok("curi", "log", run); !strings.Contains(text, "exit status 137, log: curi cat "+run+"/nodes/1.txt") {
+			t.Errorf("curi log says:\n%s", text)
+		}
+		if text := s.ok("curi", "cat", run+"/nodes/1.txt"); text != "here is 1\n" {
+			t.Errorf("the log of node 1 is %q", text)
+		}
 	}
 	s.nothingPublished()
 	// What a node that was killed left does not hinder the next, with the same ID.
@@ -210,6 +224,49 @@ func TestSlurmNodes(t *testing.T) {
 		t.Errorf("two tasks of a job wrote %q", text)
 	}
 	s.fails(124, "a job of 2 nodes", "curi", "stage", "exec", "--launcher", "slurm", "--no-mount", "--slurm", "nodes=2", "--name", "x", "--", "true")
+}
+
+// A stage of the file on two nodes of a job: one of them dies in the midst of
+// it, which ends the other with a line that names it; the next try goes on.
+func TestSlurmNodesByName(t *testing.T) {
+	s := slurmSite(t, byCopy)
+	s.write("curi.yaml", `
+stages:
+  data: {shell: 'echo x >> $SIDE/made; echo data > {out.d}', out: {d: d}}
+  train:
+    shell: |
+      echo "$CURI_NODE on $SLURMD_NODENAME"; cat {in.d} >> {work.w}/$CURI_NODE
+      echo $PPID > $SIDE/curi$CURI_NODE; test -e $SIDE/go || exec sleep 600
+      cat {work.w}/$CURI_NODE > {out.shards}/$CURI_NODE
+    in: {d: data.d}
+    out: {shards: shards/}
+    work: [w]
+    launcher: {slurm: {partition: wide, nodes: 2, ntasks-per-node: 1}}
+`)
+	argv := []string{"curi", "stage", "exec", "--json", "--per-node", "train"}
+	j := s.begin(argv...)
+	s.eventually(j, "both nodes to run", func() bool { return len(s.lines("curi0")) == 1 && len(s.lines("curi1")) == 1 })
+	// The command's parent is the guard of the run on that node, and its parent curi.
+	s.ok("sh", "-c", `guard=$(cat $SIDE/curi1); kill -9 $(ps -o ppid= -p $guard) $guard`)
+	if o := s.finish(j); o.status != 137 || !strings.Contains(o.stderr, "node 1 (") || !strings.Contains(o.stderr, ") died") {
+		t.Errorf("of a node that died: %s", o)
+	}
+	s.nothingPublished()
+	s.touch("go")
+	o := s.run(argv...)
+	if o.status != 0 || !strings.Contains(o.stderr, "(try 2, with the work directories of the last)") {
+		t.Fatalf("the next try: %s", o)
+	}
+	r := decode[result](s, o.stdout)
+	if text := s.ok("sh", "-c", "cat "+r.Outputs["shards"].Path+"/*"); text != "data\ndata\ndata\ndata\n" {
+		t.Errorf("the nodes wrote %q", text)
+	}
+	if logs := s.ok("curi", "cat", r.Run+"/log.txt") + s.ok("curi", "cat", r.Run+"/nodes/1.txt"); logs != "0 on n1\n1 on n2\n" {
+		t.Errorf("the logs are %q", logs)
+	}
+	if len(s.lines("made")) != 1 {
+		t.Error("the data was made more than once")
+	}
 }
 
 // A command that fails at once on the first node may be over before another

@@ -302,6 +302,15 @@ func showRecord(line func(k, format string, args ...any), rec *stages.Record) {
 		line("commit", "%s%s", rec.Git.Commit, dirty)
 	}
 	line("command", "%s", stages.ShellQuote(rec.Argv))
+	for rank, n := range rec.Nodes {
+		switch {
+		case rank == 0:
+		case n.Log == "":
+			line("node", "%d on %s, exit status %d", rank, n.Host, n.Exit)
+		default:
+			line("node", "%d on %s, exit status %d, log: curi cat %s/%s", rank, n.Host, n.Exit, rec.Run, n.Log)
+		}
+	}
 }
 
 // runFile reads a file that a run left.
