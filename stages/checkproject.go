@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
+
 	"github.com/curi-store/curi/cas"
 )
 
@@ -48,6 +50,7 @@ func (f *File) CheckProject(ctx context.Context, s *cas.Store, p Project, elsewh
 			}
 		}
 	}
+	f.checkGraph(r, p)
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
@@ -55,6 +58,30 @@ func (f *File) CheckProject(ctx context.Context, s *cas.Store, p Project, elsewh
 		return []Problem{}, warnings, nil
 	}
 	return r.problems, warnings, nil
+}
+
+// maxChecked bounds the stages, counted with each set, whose graph is built only
+// to check it.
+const maxChecked = 1_000_000
+
+// checkGraph finds what only the values of parameter sets make wrong: a stage
+// that needs its own output then, an aggregate whose other inputs differ.
+func (f *File) checkGraph(r *fileReader, p Project) {
+	if len(r.problems) > 0 || len(f.Stages)*len(f.Sets) > maxChecked {
+		return
+	}
+	var sel Selection
+	if f.HasSets {
+		sel.Sets = []string{AllSets}
+	}
+	_, err := f.Graph(p, sel)
+	var in *inputError
+	switch {
+	case errors.As(err, &in):
+		r.problem(in.st.at[in.at], "%v", err)
+	case err != nil:
+		r.problem(&yaml.Node{}, "%v", err)
+	}
 }
 
 // checkStored looks up a REF that no stage of the file makes, with every set.

@@ -195,6 +195,7 @@ stages:
   e: {run: [x, "{in.i}"], in: {i: b.o}, aggregate: bb}
   f: {run: [x, "{in.i}"], in: {i: b.o/../x}}
   g: {run: [x], out: {o: {from: logs/sub/}, p: {from: logs-2}}}
+  h: {run: [x, "{in.i}", "{in.j}", "{in.k}"], in: {i: b.o/g, j: b.o/f, k: g.o/any}}
 `, `
 4:46: stage b: input i closes a cycle: a → b → c → a
 5:64: stage c: input j: stage b has no output out: it has o
@@ -203,7 +204,8 @@ stages:
 6:44: stage d: aggregate: no input is an output of b: write in: {NAME: b.OUTPUT}
 7:41: stage e: aggregate: there is no stage "bb": did you mean b?
 8:35: stage f: input i: "b.o/../x" names nothing: the path behind '/' has an empty, '.' or '..' part
-9:23: output o of stage g is taken from logs/sub, which lies in logs, from which output o of stage b is taken: let one write elsewhere`},
+9:23: output o of stage g is taken from logs/sub, which lies in logs, from which output o of stage b is taken: let one write elsewhere
+10:55: stage h: input i: output o of stage b is the file f, and has no g in it: declare a directory with a final slash`},
 		{"sets", `
 stages:
   a: {run: [x, "{param.lr}", "{param.name}", "{param.unset}"], params: {lr: 0.1, name: n, unset: null}}

@@ -176,6 +176,9 @@ func (f *File) upstream(ref string) (up upstream, ok bool, err error) {
 		}
 		return upstream{}, false, usagef("stage %s has no output %s%s", parts.name, parts.output, hint)
 	}
+	if out := st.output(parts.output); parts.path != "" && !out.Dir && !strings.HasPrefix(out.Path+"/", parts.path+"/") {
+		return upstream{}, false, usagef("output %s of stage %s is the file %s, and has no %s in it: declare a directory with a final slash", parts.output, parts.name, out.Path, parts.path)
+	}
 	return upstream{st, parts.output, parts.path}, true, nil
 }
 

@@ -241,7 +241,7 @@ func (b *graphBuilder) task(st *FileStage, set Set) (*Task, error) {
 	for _, in := range st.Inputs {
 		got, err := b.input(st, set, n, in.Name, in.Ref)
 		if err != nil {
-			return nil, fmt.Errorf("stage %s: input %s: %w", st.Name, in.Name, err)
+			return nil, &inputError{st, "in." + in.Name, "input " + in.Name, err}
 		}
 		if got != nil {
 			n.inputs = append(n.inputs, *got)
@@ -249,7 +249,7 @@ func (b *graphBuilder) task(st *FileStage, set Set) (*Task, error) {
 	}
 	if st.Stdin != "" && st.Stdin != "-" {
 		if n.stdin, err = b.input(st, set, n, "", st.Stdin); err != nil {
-			return nil, fmt.Errorf("stage %s: stdin: %w", st.Name, err)
+			return nil, &inputError{st, "stdin", "stdin", err}
 		}
 	}
 	choice := n.choice()
@@ -269,6 +269,18 @@ func (b *graphBuilder) task(st *FileStage, set Set) (*Task, error) {
 	}
 	return n, nil
 }
+
+// inputError says what keeps an input of a stage from being one.
+type inputError struct {
+	st       *FileStage
+	at, what string
+	err      error
+}
+
+func (e *inputError) Error() string {
+	return fmt.Sprintf("stage %s: %s: %v", e.st.Name, e.what, e.err)
+}
+func (e *inputError) Unwrap() error { return e.err }
 
 // input finds the tasks that an input comes from; nil for what the store knows.
 func (b *graphBuilder) input(st *FileStage, set Set, n *Task, name, text string) (*taskInput, error) {
