@@ -143,9 +143,6 @@ func slurmTime(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// detached reports whether Exec does not wait for a job.
-func (o Options) detached() bool { return o.Slurm != nil && o.Slurm.Detach }
-
 // nodes is how many nodes the job may have.
 func (sl *Slurm) nodes() int {
 	n, err := slurmNodes(sl.Options["nodes"])
