@@ -156,30 +156,6 @@ func (p *Partial) hasFiles() bool {
 	return err == nil && nodes.Size() > 0
 }
 
-// recheck drops the groups from the map that do not lead to the digest: a
-// power failure may have kept the map and lost what it is about.
-func (p *Partial) recheck(ctx context.Context) error {
-	buf := make([]byte, groupSize)
-	for g := range groups(p.size) {
-		if p.present[g/8]&(1<<(g%8)) == 0 {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		off := g * groupSize
-		b := buf[:min(groupSize, p.size-off)]
-		_, err := p.data.ReadAt(b, off)
-		if err == nil {
-			err = p.verify(b, off, p.nodes, nil)
-		}
-		if err != nil {
-			p.present[g/8] &^= 1 << (g % 8)
-		}
-	}
-	return nil
-}
-
 func (p *Partial) count() {
 	p.missing = groups(p.size)
 	if over := p.missing % 8; over != 0 { // what stands behind the last group means nothing
@@ -294,12 +270,12 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 // an outboard of which only the nodes must be there that lead to these groups.
 // What does not lead to the digest is [ErrCorrupt] and changes nothing.
 func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
-	used := map[int64][]byte{}
+	used := &nodeRuns{}
 	if err := p.verify(b, off, nodes, used); err != nil {
 		return err
 	}
-	for at, node := range used {
-		if _, err := p.nodes.WriteAt(node, at); err != nil {
+	for _, r := range *used {
+		if _, err := p.nodes.WriteAt(r.b, r.at); err != nil {
 			return noSpace(storeError(err), p.s.dir)
 		}
 	}
@@ -308,33 +284,6 @@ func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
 	}
 	fault.At(fault.PartialCame)
 	return p.mark(off/groupSize, (off+int64(len(b))+groupSize-1)/groupSize)
-}
-
-// verify checks bytes against the digest, and notes the nodes that led there.
-func (p *Partial) verify(b []byte, off int64, nodes io.ReaderAt, used map[int64][]byte) error {
-	o, err := ParseOutboard(&proof{head: outboardHead(p.size), nodes: nodes, used: used}, outboardSize(p.size), p.digest)
-	if err != nil {
-		return err
-	}
-	return o.Verify(b, off)
-}
-
-// proof is an outboard whose header is known.
-type proof struct {
-	head  []byte
-	nodes io.ReaderAt
-	used  map[int64][]byte // nil: not wanted
-}
-
-func (r *proof) ReadAt(b []byte, off int64) (int, error) {
-	if off == 0 {
-		return copy(b, r.head), nil
-	}
-	n, err := r.nodes.ReadAt(b, off)
-	if r.used != nil && n == len(b) {
-		r.used[off] = bytes.Clone(b)
-	}
-	return n, err
 }
 
 // mark notes that groups are there, so that other processes see it.

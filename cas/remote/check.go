@@ -178,7 +178,7 @@ func (c *checker) rows(ctx context.Context, tree cas.Digest, rows []row) error {
 	if !c.o.Read {
 		return nil
 	}
-	list := fetches(good)
+	list := fetches(good, fetchSize)
 	errs := make([]error, len(list))
 	err := each(ctx, len(list), fetchers, func(ctx context.Context, i int) error {
 		if f := &list[i]; !c.read[fetchID{f.pack, f.off, f.stored}] {

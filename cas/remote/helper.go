@@ -251,20 +251,28 @@ func (c *helperConn) ask(ctx context.Context, kind byte, body ...[]byte) ([]byte
 }
 
 func (c *helperConn) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
-	if err := CheckKey(key); err != nil {
-		return 0, err
-	}
-	b := appendNums(appendText(nil, key), off, int64(len(p)))
-	got, err := c.ask(ctx, askRead, b)
+	l, err := c.lend(ctx, key, off, len(p))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	if len(got) > len(p) || len(got) < len(p) && err == nil {
-		return 0, fmt.Errorf("read %s: %d bytes came for %d: %w", key, len(got), len(p), cas.ErrCorrupt)
-	}
-	n := copy(p, got)
-	putBody(got)
+	n := copy(p, l.b)
+	l.back()
 	return n, err
+}
+
+// lend lends the answer.
+func (c *helperConn) lend(ctx context.Context, key string, off int64, n int) (loan, error) {
+	if err := CheckKey(key); err != nil {
+		return loan{}, err
+	}
+	got, err := c.ask(ctx, askRead, appendNums(appendText(nil, key), off, int64(n)))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return loan{}, err
+	}
+	if len(got) > n || len(got) < n && err == nil {
+		return loan{}, fmt.Errorf("read %s: %d bytes came for %d: %w", key, len(got), n, cas.ErrCorrupt)
+	}
+	return loan{got, func() { putBody(got) }}, err
 }
 
 func (c *helperConn) Stat(ctx context.Context, key string) (Object, error) {

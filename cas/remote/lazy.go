@@ -2,10 +2,9 @@ package remote
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
-	"sort"
-	"sync"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -34,142 +33,69 @@ func (rc *Recipe) Fetch(ctx context.Context, n Node, p *cas.Partial, lo, hi int6
 	}
 }
 
-// fetchPart fetches a part of one segment.
+// fetchPart fetches a part of one segment. The outboard proves it: what that
+// finds damaged is fetched again chunk by chunk, of which each has to match its
+// digest, as what damaged it may have been the way.
 func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi int64) error {
-	nodes := newSparseNodes(n.Size)
-	behind := n.place.at + n.Size
-	k := lo / segmentSize
-	lower := segmentNodes(n.Size, k)
-	upperAt := span{behind, behind + upperLen(n.Size)}
-	lowerAt := span{behind + lower, behind + lower + nodesBelow(min(segmentSize, n.Size-k*segmentSize))}
-	upper, under := rc.nodes.find(upperAt), rc.nodes.find(lowerAt)
-	var data []byte
+	segment := lo / segmentSize
+	at := span{n.place.at + lo, n.place.at + hi}
+	var data loan
+	var upper, under []byte
 	err := each(ctx, 2, 2, func(ctx context.Context, i int) (err error) {
 		if i == 0 {
-			data, err = rc.readSpan(ctx, span{n.place.at + lo, n.place.at + hi})
-			return err
-		}
-		// Those that lie beside each other share chunks.
-		var want []span
-		if upper == nil && upperAt.lo < upperAt.hi {
-			want = append(want, upperAt)
-		}
-		if under == nil && lowerAt.lo < lowerAt.hi {
-			want = append(want, lowerAt)
-		}
-		both, err := rc.readSpans(ctx, want)
-		if upper == nil {
-			upper, both = both[:upperAt.hi-upperAt.lo], both[upperAt.hi-upperAt.lo:]
-		}
-		if under == nil {
-			under = both
+			data, err = rc.borrow(ctx, at)
+		} else {
+			upper, under, err = rc.nodesOf(ctx, n, segment)
 		}
 		return err
 	})
+	if err == nil {
+		err = p.Add(data.b, lo, segmentProof(n, segment, upper, under))
+	}
+	if data.back != nil {
+		data.back()
+	}
+	if !errors.Is(err, cas.ErrCorrupt) {
+		return err
+	}
+	b, err := rc.readSpan(ctx, at)
 	if err != nil {
 		return err
 	}
-	nodes.put(0, upper)
-	nodes.put(lower, under)
-	if err := p.Add(data, lo, nodes); err != nil {
+	defer putBody(b)
+	upperAt, underAt := upperSpan(n), lowerSpan(n, segment)
+	if upper, err = rc.readSpan(ctx, upperAt); err != nil {
 		return err
 	}
-	putBody(data)
-	rc.nodes.add(upperAt, upper)
-	rc.nodes.add(lowerAt, under)
+	if under, err = rc.readSpan(ctx, underAt); err != nil {
+		return err
+	}
+	if err := p.Add(b, lo, segmentProof(n, segment, upper, under)); err != nil {
+		return err
+	}
+	rc.nodes.replace(upperAt, upper)
+	rc.nodes.replace(underAt, under)
 	return nil
 }
 
-// readSpan reads a part of the file stream.
+// segmentProof is the outboard of a file as far as it leads to a segment.
+func segmentProof(n Node, segment int64, upper, under []byte) *sparseNodes {
+	nodes := newSparseNodes(n.Size)
+	nodes.put(0, upper)
+	nodes.put(segmentNodes(n.Size, segment), under)
+	return nodes
+}
+
+// readSpan reads a part of the file stream, each chunk of it verified.
 func (rc *Recipe) readSpan(ctx context.Context, at span) ([]byte, error) {
 	if at.lo == at.hi {
 		return []byte{}, nil
 	}
-	return rc.readSpans(ctx, []span{at})
-}
-
-// readSpans reads several, which ascend, joined.
-func (rc *Recipe) readSpans(ctx context.Context, spans []span) ([]byte, error) {
-	n := int64(0)
-	for _, at := range spans {
-		n += at.hi - at.lo
-	}
-	b := getBody(int(n))
-	if n == 0 {
-		return b, nil
-	}
-	r := rc.read(ctx, spans)
+	b := getBody(int(at.hi - at.lo))
+	r := rc.read(ctx, []span{at})
 	defer r.Close()
 	_, err := io.ReadFull(r, b)
 	return b, cutOff(rc.key, err)
-}
-
-// nodeCache keeps nodes that verified something: who reads here and there in a
-// segment needs those of the segment again and again.
-type nodeCache struct {
-	mu    sync.Mutex
-	nodes map[span][]byte
-	bytes int
-}
-
-// maxNodes bounds what a recipe keeps of nodes, in bytes.
-const maxNodes = 8 << 20
-
-func (c *nodeCache) find(at span) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.nodes[at]
-}
-
-func (c *nodeCache) add(at span, b []byte) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, ok := c.nodes[at]; ok || len(b) == 0 {
-		return
-	}
-	if c.bytes += len(b); c.bytes > maxNodes || c.nodes == nil {
-		c.nodes, c.bytes = map[span][]byte{}, len(b)
-	}
-	c.nodes[at] = b
-}
-
-// sparseNodes is an outboard of which some nodes are there, taken from the
-// order that the file stream has them in.
-type sparseNodes struct {
-	runs []outRun
-	have []struct {
-		at int64 // behind the blob
-		b  []byte
-	}
-}
-
-func newSparseNodes(size int64) *sparseNodes {
-	s := &sparseNodes{}
-	outRuns(size, func(r outRun) { s.runs = append(s.runs, r) })
-	return s
-}
-
-func (s *sparseNodes) put(at int64, b []byte) {
-	s.have = append(s.have, struct {
-		at int64
-		b  []byte
-	}{at, b})
-}
-
-// ReadAt reads one node.
-func (s *sparseNodes) ReadAt(p []byte, off int64) (int, error) {
-	// The runs are as many as the file has segments.
-	i := sort.Search(len(s.runs), func(i int) bool { return s.runs[i].outboard+s.runs[i].length > off })
-	if i == len(s.runs) || off < s.runs[i].outboard || off+int64(len(p)) > s.runs[i].outboard+s.runs[i].length {
-		return 0, io.EOF
-	}
-	at := s.runs[i].stream + off - s.runs[i].outboard
-	for _, h := range s.have {
-		if at >= h.at && at+int64(len(p)) <= h.at+int64(len(h.b)) {
-			return copy(p, h.b[at-h.at:]), nil
-		}
-	}
-	return 0, io.EOF
 }
 
 // readLarge writes a large file to w, in pieces that are verified first. What

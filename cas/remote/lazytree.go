@@ -121,8 +121,8 @@ func (t *lazyTree) Small(ctx context.Context, e cas.LazyEntry) (b []byte, err er
 	return b, err
 }
 
-// Range brings whole chunks, as far as they hold bytes of the file: they have to
-// come anyway.
+// Range brings whole chunks, as far as they hold bytes of the file, where they
+// have to come anyway.
 func (t *lazyTree) Range(ctx context.Context, e cas.LazyEntry, p *cas.Partial, lo, hi int64) error {
 	n := nodeOf(e)
 	if !n.IsRegular() || n.Size != p.Size() {
@@ -157,6 +157,10 @@ func (t *lazyTree) Pull(ctx context.Context, dir cas.LazyEntry, progress cas.Pro
 	return added, err
 }
 
+// fetchLeast is how much of a file comes at once at least, in bytes: who reads
+// here mostly goes on nearby.
+const fetchLeast = 64 << 10
+
 // widen returns the part of a segment of the file, in whole groups, that the
 // chunks under at hold.
 func (rc *Recipe) widen(ctx context.Context, n Node, at span) (span, error) {
@@ -165,8 +169,16 @@ func (rc *Recipe) widen(ctx context.Context, n Node, at span) (span, error) {
 		return at, err
 	}
 	k := at.lo / segmentSize * segmentSize
-	lo := max(k, rows[0].start-n.place.at)
-	hi := min(k+segmentSize, n.Size, rows[len(rows)-1].end()-n.place.at)
+	first, last := rows[0], rows[len(rows)-1]
+	lo, hi := first.start-n.place.at, last.end()-n.place.at
+	// Chunks that are stored as they are come in part.
+	if first.enc == encStored {
+		lo = max(lo, at.lo/fetchLeast*fetchLeast)
+	}
+	if last.enc == encStored {
+		hi = min(hi, (at.hi+fetchLeast-1)/fetchLeast*fetchLeast)
+	}
+	lo, hi = max(k, lo), min(k+segmentSize, n.Size, hi)
 	lo = (lo + cas.GroupSize - 1) / cas.GroupSize * cas.GroupSize
 	if hi != n.Size {
 		hi = hi / cas.GroupSize * cas.GroupSize

@@ -319,35 +319,52 @@ func (l *link) lost(b Bucket) {
 	}
 }
 
-func (l *link) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
-	probe, err := l.begin()
-	if err != nil {
-		return 0, err
-	}
-	n, err := l.readAt(ctx, key, p, off)
-	l.end(ctx, probe, err)
+func (l *link) ReadAt(ctx context.Context, key string, p []byte, off int64) (n int, err error) {
+	err = l.read(ctx, key, func(b Bucket) error {
+		n, err = b.ReadAt(ctx, key, p, off)
+		return err
+	})
 	return n, err
 }
 
-func (l *link) readAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
+func (l *link) lend(ctx context.Context, key string, off int64, n int) (got loan, err error) {
+	err = l.read(ctx, key, func(b Bucket) error {
+		got, err = lend(ctx, b, key, off, n)
+		return err
+	})
+	return got, err
+}
+
+// read makes a request by fn, a second time where the helper ended meanwhile.
+func (l *link) read(ctx context.Context, key string, fn func(Bucket) error) error {
+	probe, err := l.begin()
+	if err != nil {
+		return err
+	}
+	err = l.readNow(ctx, key, fn)
+	l.end(ctx, probe, err)
+	return err
+}
+
+func (l *link) readNow(ctx context.Context, key string, fn func(Bucket) error) error {
 	for try := 0; ; try++ {
 		b, err := l.bucket(ctx)
 		if err != nil {
-			return 0, err
+			return err
 		}
-		n, err := b.ReadAt(ctx, key, p, off)
+		err = fn(b)
 		var ended *helperEnded
 		if errors.As(err, &ended) {
 			l.lost(b)
 			if try > 0 {
-				return n, fmt.Errorf("%w: %w", err, ErrAway)
+				return fmt.Errorf("%w: %w", err, ErrAway)
 			}
 			continue
 		}
 		if errors.Is(err, cas.ErrNotFound) {
 			err = l.gone(ctx, b, key)
 		}
-		return n, err
+		return err
 	}
 }
 

@@ -104,6 +104,14 @@ func (b *patient) ReadAt(ctx context.Context, key string, p []byte, off int64) (
 	return n, err
 }
 
+func (b *patient) lend(ctx context.Context, key string, off int64, n int) (l loan, err error) {
+	err = b.do(ctx, "read", key, n, func(ctx context.Context) error {
+		l, err = lend(ctx, b.Bucket, key, off, n)
+		return err
+	})
+	return l, err
+}
+
 func (b *patient) Stat(ctx context.Context, key string) (o Object, err error) {
 	err = b.do(ctx, "look at", key, 0, func(ctx context.Context) error {
 		o, err = b.Bucket.Stat(ctx, key)

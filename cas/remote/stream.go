@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -12,10 +11,9 @@ import (
 
 const (
 	// A fetch reads chunks that lie close to each other in a pack at once.
-	fetchSize = 4 << 20  // bytes of stored chunks, at most
-	fetchRaw  = 8 << 20  // bytes that they hold, at most
+	fetchSize = 4 << 20  // bytes of stored chunks, at most; they hold twice as much, at most
 	fetchGap  = 64 << 10 // bytes between two chunks that are read and thrown away
-	// fetchers is how many run at once; each takes up to fetchSize + fetchRaw
+	// fetchers is how many run at once; each takes up to three times fetchSize
 	// bytes of memory.
 	fetchers = 8
 )
@@ -31,15 +29,15 @@ type fetch struct {
 	rows   []row
 }
 
-// fetches groups rows, in their order.
-func fetches(rows []row) []fetch {
+// fetches groups rows, in their order, into fetches of at most size bytes.
+func fetches(rows []row, size int) []fetch {
 	var list []fetch
 	raw := 0
 	for _, r := range rows {
 		if n := len(list); n > 0 {
 			f := &list[n-1]
 			gap := r.off - f.off - int64(f.stored)
-			if r.pack == f.pack && gap >= 0 && gap <= fetchGap && f.stored+int(gap)+r.stored <= fetchSize && raw+r.raw <= fetchRaw {
+			if r.pack == f.pack && gap >= 0 && gap <= fetchGap && f.stored+int(gap)+r.stored <= size && raw+r.raw <= 2*size {
 				f.stored += int(gap) + r.stored
 				f.rows = append(f.rows, r)
 				raw += r.raw
@@ -66,14 +64,11 @@ func (f *fetch) load(ctx context.Context, b Bucket) ([]byte, error) {
 
 func (f *fetch) loadOnce(ctx context.Context, b Bucket) ([]byte, error) {
 	key := packKey(f.pack)
-	stored := getBody(f.stored)
-	defer putBody(stored)
-	if n, err := b.ReadAt(ctx, key, stored, f.off); err != nil && !(errors.Is(err, io.EOF) && n == len(stored)) {
-		if errors.Is(err, cas.ErrNotFound) {
-			err = fmt.Errorf("%w; it may have been collected: curi remote fsck tells", err)
-		}
-		return nil, cutOff(key, err)
+	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored)
+	if err != nil {
+		return nil, err
 	}
+	defer stored.back()
 	total := 0
 	for i := range f.rows {
 		total += f.rows[i].raw
@@ -85,7 +80,7 @@ func (f *fetch) loadOnce(ctx context.Context, b Bucket) ([]byte, error) {
 		p := rest[:r.raw]
 		rest = rest[r.raw:]
 		at := r.off - f.off
-		if err := decodeChunk(p, stored[at:at+int64(r.stored)], r.enc); err != nil {
+		if err := decodeChunk(p, stored.b[at:at+int64(r.stored)], r.enc); err != nil {
 			return nil, fmt.Errorf("%s, chunk at %d: %w", key, r.off, err)
 		}
 		if cas.Sum(p) != r.digest {
@@ -170,7 +165,7 @@ func (rc *Recipe) plan(ctx context.Context, spans []span, yield func(*fetched) b
 		if err != nil {
 			return err
 		}
-		for _, f := range fetches(wanted(rows, part)) {
+		for _, f := range fetches(wanted(rows, part), fetchSize) {
 			ft := &fetched{fetch: f, ready: make(chan struct{})}
 			for len(part) > 0 {
 				end := f.rows[len(f.rows)-1].end()
