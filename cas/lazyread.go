@@ -3,6 +3,7 @@ package cas
 import (
 	"context"
 	"io"
+	"os"
 	"sync"
 )
 
@@ -38,12 +39,7 @@ func (r *LazyReader) ReadAt(ctx context.Context, b []byte, off int64) (int, erro
 		return 0, io.EOF
 	}
 	want := b[:min(int64(len(b)), size-off)]
-	end := off + int64(len(want))
-	lo, hi := r.plan(off, end)
-	if lo < hi && r.f.p != nil {
-		r.f.ahead(lo, hi)
-	}
-	if err := r.f.fetch(ctx, off, end); err != nil {
+	if err := r.bring(ctx, off, off+int64(len(want))); err != nil {
 		return 0, err
 	}
 	n, err := r.f.read(want, off)
@@ -51,6 +47,28 @@ func (r *LazyReader) ReadAt(ctx context.Context, b []byte, off int64) (int, erro
 		err = io.EOF
 	}
 	return n, err
+}
+
+// Bring waits until n bytes from off on, as far as the file has them, are here
+// and verified, and returns the file on the disk that holds them at the same
+// place; nil where memory holds them. It stays open as long as the LazyFile.
+func (r *LazyReader) Bring(ctx context.Context, off, n int64) (*os.File, error) {
+	size := r.f.e.Size
+	if off < 0 || off >= size {
+		return nil, io.EOF
+	}
+	if err := r.bring(ctx, off, off+min(n, size-off)); err != nil || r.f.p == nil {
+		return nil, err
+	}
+	return r.f.p.data, nil
+}
+
+func (r *LazyReader) bring(ctx context.Context, off, end int64) error {
+	lo, hi := r.plan(off, end)
+	if lo < hi && r.f.p != nil {
+		r.f.ahead(lo, hi)
+	}
+	return r.f.fetch(ctx, off, end)
 }
 
 // plan notes a read, and returns what is to be read ahead of it.
@@ -70,9 +88,13 @@ func (r *LazyReader) plan(off, end int64) (lo, hi int64) {
 }
 
 // ahead begins to fetch from lo to hi, once much of that lacks: many small
-// requests would cost more than they gain.
+// requests would cost more than they gain. A wide window goes on piece by piece,
+// so that while the reader takes one the next ones are on their way.
 func (f *LazyFile) ahead(lo, hi int64) {
-	if f.ready(lo, hi) > (hi-lo)/2 {
+	if hi-lo > 2*aheadPiece && hi < f.e.Size {
+		hi = hi / aheadPiece * aheadPiece
+	}
+	if lack := hi - lo - f.ready(lo, hi); lack < min((hi-lo)/2, aheadPiece) || lack == 0 {
 		return
 	}
 	for at := lo; at < hi; {

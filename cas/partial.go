@@ -230,7 +230,12 @@ func (p *Partial) Missing(off, n int64) (lo, hi int64) {
 func (p *Partial) gap(off, n int64) (lo, hi int64) {
 	end := min(off+n, p.size)
 	g := off / groupSize
-	for ; g*groupSize < end && p.present[g/8]&(1<<(g%8)) != 0; g++ {
+	for g*groupSize < end && p.present[g/8]&(1<<(g%8)) != 0 {
+		if g%8 == 0 && p.present[g/8] == 0xff {
+			g += 8
+		} else {
+			g++
+		}
 	}
 	if g*groupSize >= end {
 		return end, end

@@ -90,7 +90,19 @@ func (h *lazyHandle) Read(ctx context.Context, dest []byte, off int64) (fuse.Rea
 	}
 	wait, done := h.n.f.untilKilled(ctx)
 	defer done()
-	n, err := h.r.ReadAt(wait, dest, off)
+	file, err := h.r.Bring(wait, off, int64(len(dest)))
+	if err == nil && file != nil {
+		want := min(int64(len(dest)), h.n.size-off)
+		r, errno := readAt(int(file.Fd()), dest[:want], off)
+		if errno != 0 {
+			return nil, h.n.failed(errno)
+		}
+		return r, 0
+	}
+	n := 0
+	if err == nil {
+		n, err = h.r.ReadAt(wait, dest, off)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, h.n.failed(err)
 	}
