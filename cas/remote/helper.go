@@ -43,7 +43,13 @@ func openHelper(ctx context.Context, program, url string) (Bucket, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = cmd.Start()
+	mem, merr := newShared()
+	if merr == nil {
+		cmd.ExtraFiles = []*os.File{mem.f} // sharedFD
+	}
+	if err = cmd.Start(); err != nil {
+		mem.end()
+	}
 	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("object stores need the program curi-bucket, which is neither beside curi nor in PATH; install it: %w", cas.ErrNotFound)
 	}
@@ -71,6 +77,14 @@ func openHelper(ctx context.Context, program, url string) (Bucket, error) {
 	if _, err := h.ask(ctx, askOpen, []byte(url)); err != nil {
 		h.Close()
 		return nil, err
+	}
+	if mem != nil {
+		// Where that cannot be, it is slower.
+		if _, err := h.ask(ctx, askShare, appendNums(nil, int64(len(mem.mem)))); err == nil {
+			h.share(mem)
+		} else {
+			mem.end()
+		}
 	}
 	return h, nil
 }
@@ -117,11 +131,13 @@ func (l *lastWords) String() string {
 // helperConn is the asking side of the frames.
 type helperConn struct {
 	out chan message
+	mem *shared // nil: there is none
 
 	mu    sync.Mutex
 	next  uint32
 	calls map[uint32]chan frame
-	gone  chan struct{} // closed with err set
+	late  map[uint32]int // slots of calls that ended before they were answered
+	gone  chan struct{}  // closed with err set
 	err   error
 }
 
@@ -132,7 +148,7 @@ type message struct {
 }
 
 func newHelperConn(w io.Writer) *helperConn {
-	c := &helperConn{out: make(chan message), calls: map[uint32]chan frame{}, gone: make(chan struct{})}
+	c := &helperConn{out: make(chan message), calls: map[uint32]chan frame{}, late: map[uint32]int{}, gone: make(chan struct{})}
 	// One goroutine writes, so that nobody waits longer than he wants to for a
 	// helper that hangs.
 	go func() {
@@ -165,7 +181,12 @@ func (c *helperConn) read(r io.Reader) error {
 			default: // more than was asked for
 			}
 		}
+		slot, late := c.late[f.id]
+		delete(c.late, f.id)
 		c.mu.Unlock()
+		if late {
+			c.mem.give(slot)
+		}
 	}
 }
 
@@ -176,6 +197,20 @@ func (c *helperConn) broken(err error) {
 	if c.err == nil {
 		c.err = err
 		close(c.gone)
+		for _, slot := range c.late {
+			c.mem.give(slot)
+		}
+		clear(c.late)
+		c.mem.end() // no slot is taken again, whoever writes into it still
+	}
+}
+
+// share has what is read come through memory.
+func (c *helperConn) share(mem *shared) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mem = mem; c.err != nil {
+		mem.end()
 	}
 }
 
@@ -265,6 +300,9 @@ func (c *helperConn) lend(ctx context.Context, key string, off int64, n int) (lo
 	if err := CheckKey(key); err != nil {
 		return loan{}, err
 	}
+	if slot, ok := c.mem.take(n); ok {
+		return c.lendSlot(ctx, slot, key, off, n)
+	}
 	got, err := c.ask(ctx, askRead, appendNums(appendText(nil, key), off, int64(n)))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return loan{}, err
@@ -273,6 +311,46 @@ func (c *helperConn) lend(ctx context.Context, key string, off int64, n int) (lo
 		return loan{}, fmt.Errorf("read %s: %d bytes came for %d: %w", key, len(got), n, cas.ErrCorrupt)
 	}
 	return loan{got, func() { putBody(got) }}, err
+}
+
+// lendSlot lends a slot of the shared memory, which the helper fills.
+func (c *helperConn) lendSlot(ctx context.Context, slot int, key string, off int64, n int) (loan, error) {
+	give := func() { c.mem.give(slot) }
+	body := appendNums(appendText(appendNums(nil, int64(slot*slotSize)), key), off, int64(n))
+	k, err := c.begin(ctx, askInto, body)
+	if err != nil {
+		give() // the helper was not asked
+		return loan{}, err
+	}
+	f, err := k.wait(ctx)
+	if !k.done {
+		k.late(slot)
+		k.end()
+		return loan{}, err
+	}
+	k.end()
+	if err != nil && !errors.Is(err, io.EOF) {
+		give()
+		return loan{}, err
+	}
+	d := &decoder{b: f.body}
+	have := int(d.num(int64(n)))
+	if derr := d.end(); derr != nil || have < n && err == nil {
+		give()
+		return loan{}, fmt.Errorf("read %s: %d bytes came for %d: %w", key, have, n, cas.ErrCorrupt)
+	}
+	return loan{c.mem.bytes(slot, have), give}, err
+}
+
+// late leaves the slot to the answer, which may still come.
+func (k *call) late(slot int) {
+	k.c.mu.Lock()
+	defer k.c.mu.Unlock()
+	if k.done = len(k.answer) > 0; k.done || k.c.err != nil {
+		k.c.mem.give(slot)
+		return
+	}
+	k.c.late[k.id] = slot
 }
 
 func (c *helperConn) Stat(ctx context.Context, key string) (Object, error) {

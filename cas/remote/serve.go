@@ -50,19 +50,34 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, open func(ctx context.
 			s.answer(f.id, nil, err)
 			continue
 		}
+		if f.kind == askShare {
+			s.answer(f.id, nil, s.share(f.body))
+			continue
+		}
 		s.take(ctx, f)
 	}
 }
 
 type server struct {
-	b  Bucket
-	wg sync.WaitGroup
+	b   Bucket
+	mem []byte // that the one who asks has, too; nil: there is none
+	wg  sync.WaitGroup
 
 	wmu sync.Mutex
 	w   io.Writer
 
 	mu    sync.Mutex
 	under map[uint32]*serving
+}
+
+func (s *server) share(body []byte) error {
+	d := &decoder{b: body}
+	n := d.num(1 << 40)
+	err := d.end()
+	if err == nil && s.mem == nil {
+		s.mem, err = mapShared(n)
+	}
+	return err
 }
 
 // serving is a request under way.
@@ -122,8 +137,22 @@ func (s *server) send(id uint32, kind byte, body []byte) {
 
 func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) {
 	d := &decoder{b: f.body}
+	place := int64(0)
+	if f.kind == askInto {
+		place = d.num(int64(len(s.mem)))
+	}
 	key := d.text()
 	switch f.kind {
+	case askInto:
+		off, n := d.num(maxStream), d.num(int64(len(s.mem))-place)
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		k, err := s.b.ReadAt(ctx, key, s.mem[place:place+n], off)
+		if errors.Is(err, io.EOF) && k == int(n) {
+			err = nil
+		}
+		return appendNums(nil, int64(k)), err
 	case askRead:
 		off, n := d.num(maxStream), d.num(maxRead)
 		if err := d.end(); err != nil {

@@ -39,6 +39,8 @@ const (
 	askDelete            // key
 	askMore              // of a listing, by its id
 	askCancel            // forget the request with this id; there is no answer
+	askShare             // length of the memory that both have
+	askInto              // place key offset length; the bytes go to that place in the memory, how many they are is the answer
 )
 
 // The kinds of answers; from saidEOF on they are those of wireErrors.
@@ -46,7 +48,7 @@ const (
 	saidOK = 64 + iota
 	saidMore
 	saidFailed // the body is the error's text, as it is for all that follow but saidEOF
-	saidEOF    // the body is the bytes
+	saidEOF    // the body is what it is without an error
 )
 
 // ErrAway means that a bucket could not be reached, or could not answer: the
