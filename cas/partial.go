@@ -291,6 +291,10 @@ func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
 	return p.mark(off/groupSize, (off+int64(len(b))+groupSize-1)/groupSize)
 }
 
+// WriteBack begins to write n bytes from off on to the disk, for who will
+// promote the blob soon: that then has little left to wait for.
+func (p *Partial) WriteBack(off, n int64) { startWriteback(p.data, off, n) }
+
 // mark notes that groups are there, so that other processes see it.
 func (p *Partial) mark(from, to int64) error {
 	p.mu.Lock() // first: the flock is the process's, not the goroutine's

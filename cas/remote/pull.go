@@ -179,6 +179,7 @@ func (p *puller) resume(n Node) error {
 		if err := p.rc.Fetch(ctx, n, part, lacking[i], min(n.Size, lacking[i]+segmentSize)); err != nil {
 			return err
 		}
+		part.WriteBack(lacking[i], segmentSize)
 		came()
 		fault.At(fault.PullPart)
 		return nil
