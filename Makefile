@@ -8,7 +8,8 @@
 # make fuzz    every fuzz target for FUZZTIME (default one minute)
 #
 # PYTHON=      a Python that has PyTorch already (see testdata/dev/python.sh)
-# BENCH=       options of the benchmark: "-parts add,hit -rounds 3", -help for all
+# BENCH=       options of the benchmark: "-parts add,hit -rounds 3", "-size 4294967296 -parts bulk" for
+#              4 GiB to and from a remote, -help for all
 # TORCH_INDEX= where to take PyTorch from, such as its index of CPU wheels
 
 SHELL := /bin/sh

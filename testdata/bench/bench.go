@@ -30,6 +30,8 @@ type bench struct {
 	s3Addr     string // of the S3 server, once it runs
 	s3Stop     func()
 	remoteRows []remoteRow
+	lazyRows   []row
+	farRows    []farRow
 
 	notes []string
 }

@@ -116,7 +116,7 @@ func run(o options, parts []part) (string, error) {
 		return "", err
 	}
 	if o.remote {
-		return remoteSection(about, b.remoteRows), nil
+		return remoteSection(about, b.remoteRows, b.lazyRows, b.farRows), nil
 	}
 	if o.peers {
 		return peerSection(about, b.peerRows), nil

@@ -67,6 +67,13 @@ func diskSection(about string, rows []row) string {
 	b.WriteString(diskTitle + "\n" + about + "\n")
 	b.WriteString("Where a share of the speed is wanted, the ratio is Curi's share of the native speed: 1.00 is as fast. Where a multiple of\n" +
 		"the time is wanted, it is Curi's time over the native one.\n\n")
+	b.WriteString(ratioTable(rows))
+	return b.String()
+}
+
+// ratioTable is the table of rows that compare with a native side.
+func ratioTable(rows []row) string {
+	var b strings.Builder
 	b.WriteString("| work | native | | Curi | | ratio | wanted | | rounds | spread |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
 		verdict := "met"

@@ -21,6 +21,9 @@ var remoteParts = []part{
 	{"files", (*bench).remoteMany},
 	{"again", (*bench).remoteAgain},
 	{"weights", (*bench).remoteWeights},
+	{"lazy", (*bench).remoteLazy},
+	{"first", (*bench).remoteFirst},
+	{"hit", (*bench).remoteHit},
 }
 
 // remoteRow is one piece of work with a remote: seconds of several tools, or a
@@ -62,15 +65,24 @@ func (r remoteRow) String() string {
 	return fmt.Sprintf("| %s | %s | %s | %s | faster than both | %s | %d |\n", r.what, cell(curi), cell(rclone), cell(restic), verdict, len(r.sides[curi]))
 }
 
-func remoteSection(about string, rows []remoteRow) string {
+func remoteSection(about string, rows []remoteRow, lazy []row, far []farRow) string {
 	var b strings.Builder
 	b.WriteString(remoteTitle + "\n" + about + "\n")
-	b.WriteString("Medians of whole programs: `curi push` and `curi pull --now`, `rclone copy`, `restic backup` and `restic restore`, to and from one S3\n" +
-		"server on loopback that runs on the same processors. What Curi pulls is durable when it ends. Shares are of the bytes of the files: what a\n" +
-		"push sent.\n\n")
-	b.WriteString("| work | Curi | rclone | restic | wanted | | rounds |\n|---|---|---|---|---|---|---|\n")
-	for _, r := range rows {
-		b.WriteString(r.String())
+	if len(rows) > 0 {
+		b.WriteString("Medians of whole programs: `curi push` and `curi pull --now`, `rclone copy`, `restic backup` and `restic restore`, to and from one S3\n" +
+			"server on loopback that runs on the same processors. What Curi pulls is durable when it ends. Shares are of the bytes of the files: what a\n" +
+			"push sent.\n\n")
+		b.WriteString("| work | Curi | rclone | restic | wanted | | rounds |\n|---|---|---|---|---|---|---|\n")
+		for _, r := range rows {
+			b.WriteString(r.String())
+		}
+	}
+	if len(lazy) > 0 {
+		b.WriteString("\nRead lazily, from the same server without a network between:\n\n" + ratioTable(lazy))
+	}
+	if len(far) > 0 {
+		b.WriteString("\nWith a store that knows nothing of it, behind a relay that makes each connection and each request take 20 ms more. Whole programs; bytes\n" +
+			"are those that the server sent, of the round that took most:\n\n" + farTable(far))
 	}
 	return b.String()
 }
@@ -132,6 +144,11 @@ func (b *bench) sharer(store, prefix string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b.sharerAt(addr, store, prefix)
+}
+
+// sharerAt is sharer for a server that seems to be at an address.
+func (b *bench) sharerAt(addr, store, prefix string) ([]string, error) {
 	if err := os.RemoveAll(store); err != nil {
 		return nil, err
 	}
