@@ -251,6 +251,7 @@ func (f *LazyFile) Complete(ctx context.Context, progress Progress) error {
 		if err := f.fetch(ctx, lacking[i], min(f.e.Size, lacking[i]+aheadPiece)); err != nil {
 			return err
 		}
+		f.p.WriteBack(lacking[i], aheadPiece)
 		if progress != nil {
 			progress(f.p.Local(), f.e.Size, 0, 1)
 		}

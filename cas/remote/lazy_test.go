@@ -3,7 +3,10 @@ package remote
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/curi-store/curi/cas"
@@ -80,5 +83,56 @@ func TestFetch(t *testing.T) {
 	}
 	if rep, err := b.Verify(t.Context(), cas.VerifyOptions{}); err != nil || len(rep.Bad) > 0 || rep.BlobsChecked != 1 {
 		t.Errorf("verify: %+v, %v", rep, err)
+	}
+}
+
+// TestDamageOnTheWay: bytes and nodes that come damaged come once more, and
+// those that stay so are an error that names the object.
+func TestDamageOnTheWay(t *testing.T) {
+	t.Parallel()
+	data := randomBytes(5, 40<<20)
+	_, dir, tree := pushed(t, map[string][]byte{"f": data})
+	s := newStore(t)
+	counted := readerOf(t, s, dir)
+	f := openLazy(t, s, tree, "f")
+	var mu sync.Mutex
+	met, damaged := map[string]bool{}, 0
+	counted.setHook(func(key string, p []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		what := fmt.Sprint(key, len(p), cas.Sum(p))
+		if strings.HasPrefix(key, "packs/") && !met[what] {
+			met[what] = true
+			damaged++
+			p[len(p)/2] ^= 1
+		}
+		return nil
+	})
+	r, buf := f.Reader(), make([]byte, 1<<20)
+	for got := 0; got < len(data); {
+		n, err := r.ReadAt(t.Context(), buf, int64(got))
+		if err != nil && err != io.EOF || !bytes.Equal(buf[:n], data[got:got+n]) {
+			t.Fatalf("at %d: %d bytes, %v", got, n, err)
+		}
+		got += n
+	}
+	if damaged < 10 {
+		t.Errorf("only %d answers were damaged", damaged)
+	}
+
+	s = newStore(t)
+	counted = readerOf(t, s, dir)
+	f = openLazy(t, s, tree, "f")
+	counted.setHook(func(key string, p []byte) error {
+		if strings.HasPrefix(key, "packs/") {
+			p[len(p)/2] ^= 1
+		}
+		return nil
+	})
+	if _, err := f.Reader().ReadAt(t.Context(), buf, 9<<20); !errors.Is(err, cas.ErrCorrupt) || !strings.Contains(err.Error(), "packs/") {
+		t.Errorf("damaged for good: %v", err)
+	}
+	if f.Local() != 0 {
+		t.Errorf("%d bytes are kept that nothing proves", f.Local())
 	}
 }
