@@ -371,7 +371,7 @@ func TestLazyReadAhead(t *testing.T) {
 	reads, n := counted.take()
 	t.Logf("in order: %d bytes by %d requests", n, len(reads))
 	// 8 MiB a request in the midst of it; the first ones are small.
-	if len(reads) > 96/8+30 || n > int64(len(data))+1<<20 {
+	if len(reads) > 96/8+20 || n > int64(len(data))+1<<20 {
 		t.Errorf("in order: %d bytes by %d requests", n, len(reads))
 	}
 }
