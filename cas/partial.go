@@ -271,21 +271,30 @@ func (p *Partial) ReadAt(b []byte, off int64) (int, error) {
 	return p.data.ReadAt(b, off)
 }
 
+// addStep is how much is verified and written at once.
+const addStep = 512 << 10
+
 // Add brings the bytes at off, whole groups, with the nodes that verify them:
 // an outboard of which only the nodes must be there that lead to these groups.
-// What does not lead to the digest is [ErrCorrupt] and changes nothing.
+// Where something does not lead to the digest it is [ErrCorrupt], and nothing of
+// it counts as here.
 func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
 	used := &nodeRuns{}
-	if err := p.verify(b, off, nodes, used); err != nil {
-		return err
+	for at := int64(0); at < int64(len(b)); at += addStep {
+		// What was verified is written while it is still in the core's cache. It
+		// counts as here when all of it is.
+		piece := b[at:min(at+addStep, int64(len(b)))]
+		if err := p.verify(piece, off+at, nodes, used); err != nil {
+			return err
+		}
+		if _, err := p.data.WriteAt(piece, off+at); err != nil {
+			return noSpace(storeError(err), p.s.dir)
+		}
 	}
 	for _, r := range *used {
 		if _, err := p.nodes.WriteAt(r.b, r.at); err != nil {
 			return noSpace(storeError(err), p.s.dir)
 		}
-	}
-	if _, err := p.data.WriteAt(b, off); err != nil {
-		return noSpace(storeError(err), p.s.dir)
 	}
 	fault.At(fault.PartialCame)
 	return p.mark(off/groupSize, (off+int64(len(b))+groupSize-1)/groupSize)

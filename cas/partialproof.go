@@ -52,11 +52,18 @@ type nodeRuns []struct {
 	b  []byte
 }
 
-// add adds a node. A verification meets them in ascending order.
+// add adds a node. A verification meets them in ascending order; the one after
+// it begins with some that were met before.
 func (r *nodeRuns) add(at int64, node []byte) {
-	if n := len(*r); n > 0 {
-		if last := &(*r)[n-1]; last.at+int64(len(last.b)) == at {
-			last.b = append(last.b, node...)
+	for i := len(*r) - 1; i >= 0; i-- {
+		run := &(*r)[i]
+		switch end := run.at + int64(len(run.b)); {
+		case at == end && i == len(*r)-1:
+			run.b = append(run.b, node...)
+			return
+		case at >= end:
+			i = 0 // it is none of those before either
+		case at >= run.at:
 			return
 		}
 	}
