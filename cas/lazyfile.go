@@ -79,19 +79,32 @@ func (f *LazyFile) Local() int64 {
 // fetch waits until the bytes from lo to hi are here.
 func (f *LazyFile) fetch(ctx context.Context, lo, hi int64) error {
 	for {
+		var more <-chan struct{} // the bytes may be here before all of a flight is
+		if f.p != nil {
+			more = f.p.more()
+		}
 		fl := f.begin(lo, hi, true)
 		if fl == nil {
 			return nil
 		}
 		select {
 		case <-fl.done:
+		case <-more:
+			continue
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if fl.err != nil {
+		if fl.err != nil && f.lacks(lo, hi) {
 			return f.t.failed("file "+f.e.Digest.String(), fl.err)
 		}
 	}
+}
+
+func (f *LazyFile) lacks(lo, hi int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, b := f.gap(lo, hi)
+	return a < b
 }
 
 // begin returns a flight that brings the first of the bytes from lo to hi that

@@ -57,7 +57,8 @@ type Partial struct {
 
 	mu      sync.Mutex
 	present []byte
-	missing int64 // groups
+	missing int64         // groups
+	moved   chan struct{} // closed when more is here; nil while nobody waits for that
 }
 
 func (s *Store) partialPath(d Digest) string { return s.path("partial", d) }
@@ -206,7 +207,17 @@ func (s *Store) partialBytes(d Digest, size int64) int64 {
 func (p *Partial) Whole() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.missing == 0
+	return p.missing == 0 || p.readBits(0, groups(p.size)) == nil && p.missing == 0
+}
+
+// more returns a channel that is closed when more is here than now.
+func (p *Partial) more() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.moved == nil {
+		p.moved = make(chan struct{})
+	}
+	return p.moved
 }
 
 // Local is how many bytes are there.
@@ -221,7 +232,7 @@ func (p *Partial) Local() int64 {
 func (p *Partial) Missing(off, n int64) (lo, hi int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if lo, hi = p.gap(off, n); lo == hi || p.readBits() != nil {
+	if lo, hi = p.gap(off, n); lo == hi || p.readBits(lo/groupSize, (off+n+groupSize-1)/groupSize) != nil {
 		return lo, hi
 	}
 	return p.gap(off, n) // another process may have brought it
@@ -246,16 +257,21 @@ func (p *Partial) gap(off, n int64) (lo, hi int64) {
 	return lo, min(g*groupSize, p.size)
 }
 
-// readBits takes over what other processes brought; called with mu held.
-func (p *Partial) readBits() error {
-	b := make([]byte, len(p.present))
-	if _, err := p.bits.ReadAt(b, partialHeader); err != nil {
+// readBits takes over what other processes brought of some groups; called with
+// mu held.
+func (p *Partial) readBits(from, to int64) error {
+	have := p.present[from/8 : min((to+7)/8, int64(len(p.present)))]
+	b := make([]byte, len(have))
+	if _, err := p.bits.ReadAt(b, partialHeader+from/8); err != nil {
 		return err
 	}
-	for i, x := range b {
-		p.present[i] |= x
+	if over := groups(p.size) % 8; over != 0 && to > groups(p.size)-over { // what stands behind the last group means nothing
+		b[len(b)-1] &= 1<<over - 1
 	}
-	p.count()
+	for i, x := range b {
+		p.missing -= int64(bits.OnesCount8(x &^ have[i]))
+		have[i] |= x
+	}
 	return nil
 }
 
@@ -312,7 +328,7 @@ func (p *Partial) mark(from, to int64) error {
 		return err
 	}
 	defer flock(p.bits, unix.LOCK_UN)
-	if err := p.readBits(); err != nil {
+	if err := p.readBits(from, to); err != nil {
 		return err
 	}
 	for g := from; g < to; g++ {
@@ -320,6 +336,10 @@ func (p *Partial) mark(from, to int64) error {
 			p.present[g/8] |= 1 << (g % 8)
 			p.missing--
 		}
+	}
+	if p.moved != nil {
+		close(p.moved)
+		p.moved = nil
 	}
 	_, err := p.bits.WriteAt(p.present[from/8:(to+7)/8], partialHeader+from/8)
 	return err

@@ -182,7 +182,9 @@ func (c *helperConn) read(r io.Reader) error {
 			}
 		}
 		slot, late := c.late[f.id]
-		delete(c.late, f.id)
+		if late = late && f.kind != saidMore; late {
+			delete(c.late, f.id)
+		}
 		c.mu.Unlock()
 		if late {
 			c.mem.give(slot)
@@ -234,9 +236,14 @@ type call struct {
 }
 
 func (c *helperConn) begin(ctx context.Context, kind byte, body ...[]byte) (*call, error) {
+	return c.beginMany(ctx, 1, kind, body...)
+}
+
+// beginMany is begin of what may be answered so often at once.
+func (c *helperConn) beginMany(ctx context.Context, answers int, kind byte, body ...[]byte) (*call, error) {
 	c.mu.Lock()
 	c.next++
-	k := &call{c: c, id: c.next, answer: make(chan frame, 1)}
+	k := &call{c: c, id: c.next, answer: make(chan frame, answers)}
 	c.calls[k.id] = k.answer
 	c.mu.Unlock()
 	if err := c.send(ctx, k.id, kind, body...); err != nil {
@@ -286,7 +293,7 @@ func (c *helperConn) ask(ctx context.Context, kind byte, body ...[]byte) ([]byte
 }
 
 func (c *helperConn) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
-	l, err := c.lend(ctx, key, off, len(p))
+	l, err := c.lend(ctx, key, off, len(p), nil)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
@@ -296,12 +303,12 @@ func (c *helperConn) ReadAt(ctx context.Context, key string, p []byte, off int64
 }
 
 // lend lends the answer.
-func (c *helperConn) lend(ctx context.Context, key string, off int64, n int) (loan, error) {
+func (c *helperConn) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (loan, error) {
 	if err := CheckKey(key); err != nil {
 		return loan{}, err
 	}
 	if slot, ok := c.mem.take(n); ok {
-		return c.lendSlot(ctx, slot, key, off, n)
+		return c.lendSlot(ctx, slot, key, off, n, came)
 	}
 	got, err := c.ask(ctx, askRead, appendNums(appendText(nil, key), off, int64(n)))
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -314,15 +321,24 @@ func (c *helperConn) lend(ctx context.Context, key string, off int64, n int) (lo
 }
 
 // lendSlot lends a slot of the shared memory, which the helper fills.
-func (c *helperConn) lendSlot(ctx context.Context, slot int, key string, off int64, n int) (loan, error) {
+func (c *helperConn) lendSlot(ctx context.Context, slot int, key string, off int64, n int, came func([]byte) error) (loan, error) {
 	give := func() { c.mem.give(slot) }
 	body := appendNums(appendText(appendNums(nil, int64(slot*slotSize)), key), off, int64(n))
-	k, err := c.begin(ctx, askInto, body)
+	k, err := c.beginMany(ctx, n/ReadStep+1, askInto, body)
 	if err != nil {
 		give() // the helper was not asked
 		return loan{}, err
 	}
 	f, err := k.wait(ctx)
+	for err == nil && !k.done {
+		have := int((&decoder{b: f.body}).num(int64(n)))
+		if came != nil {
+			err = came(c.mem.bytes(slot, have))
+		}
+		if err == nil {
+			f, err = k.wait(ctx)
+		}
+	}
 	if !k.done {
 		k.late(slot)
 		k.end()
@@ -346,7 +362,11 @@ func (c *helperConn) lendSlot(ctx context.Context, slot int, key string, off int
 func (k *call) late(slot int) {
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
-	if k.done = len(k.answer) > 0; k.done || k.c.err != nil {
+	for len(k.answer) > 0 {
+		f := <-k.answer
+		k.done = k.done || f.kind != saidMore
+	}
+	if k.done || k.c.err != nil {
 		k.c.mem.give(slot)
 		return
 	}

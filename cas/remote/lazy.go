@@ -40,17 +40,43 @@ func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi 
 	segment := lo / segmentSize
 	at := span{n.place.at + lo, n.place.at + hi}
 	var data loan
-	var upper, under []byte
-	err := each(ctx, 2, 2, func(ctx context.Context, i int) (err error) {
-		if i == 0 {
-			data, err = rc.borrow(ctx, at)
-		} else {
-			upper, under, err = rc.nodesOf(ctx, n, segment)
+	var proof *sparseNodes
+	proofHere := make(chan struct{})
+	added := int64(0)
+	add := func(b []byte) error {
+		end := int64(len(b))
+		if end < hi-lo {
+			end = end / ReadStep * ReadStep
 		}
+		if end <= added {
+			return nil
+		}
+		err := p.Add(b[added:end], lo+added, proof)
+		added = end
+		return err
+	}
+	err := each(ctx, 2, 2, func(ctx context.Context, i int) error {
+		if i == 1 {
+			upper, under, err := rc.nodesOf(ctx, n, segment)
+			if err == nil {
+				proof = segmentProof(n, segment, upper, under)
+				close(proofHere)
+			}
+			return err
+		}
+		var err error
+		data, err = rc.borrow(ctx, at, func(b []byte) error {
+			select {
+			case <-proofHere:
+				return add(b)
+			default:
+				return nil // with what comes next
+			}
+		})
 		return err
 	})
 	if err == nil {
-		err = p.Add(data.b, lo, segmentProof(n, segment, upper, under))
+		err = add(data.b)
 	}
 	if data.back != nil {
 		data.back()
@@ -64,10 +90,12 @@ func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi 
 	}
 	defer putBody(b)
 	upperAt, underAt := upperSpan(n), lowerSpan(n, segment)
-	if upper, err = rc.readSpan(ctx, upperAt); err != nil {
+	upper, err := rc.readSpan(ctx, upperAt)
+	if err != nil {
 		return err
 	}
-	if under, err = rc.readSpan(ctx, underAt); err != nil {
+	under, err := rc.readSpan(ctx, underAt)
+	if err != nil {
 		return err
 	}
 	if err := p.Add(b, lo, segmentProof(n, segment, upper, under)); err != nil {

@@ -135,7 +135,7 @@ func (rc *Recipe) bringNodes(ctx context.Context, mine []nodeClaim) error {
 		if all.lo == all.hi {
 			return nil
 		}
-		l, err := rc.borrow(ctx, all)
+		l, err := rc.borrow(ctx, all, nil)
 		if err != nil {
 			return err
 		}

@@ -9,8 +9,9 @@ import (
 
 // borrow returns a part of the file stream for who proves it himself: chunks
 // are not compared with their digests, and of those that are stored as they are
-// only what is wanted is fetched. What lies in one piece is not copied.
-func (rc *Recipe) borrow(ctx context.Context, at span) (loan, error) {
+// only what is wanted is fetched. What lies in one piece is not copied; of that
+// came may be called with what has come so far.
+func (rc *Recipe) borrow(ctx context.Context, at span, came func([]byte) error) (loan, error) {
 	rows, err := rc.rows(ctx, at.lo, at.hi)
 	if err != nil {
 		return loan{}, err
@@ -23,7 +24,7 @@ func (rc *Recipe) borrow(ctx context.Context, at span) (loan, error) {
 	}
 	list := fetches(rows, int(at.hi-at.lo)+maxStored)
 	if len(list) == 1 && list[0].plain() {
-		return borrowPart(ctx, rc.b, list[0].pack, list[0].off, list[0].stored)
+		return borrowPart(ctx, rc.b, list[0].pack, list[0].off, list[0].stored, came)
 	}
 	p := getBody(int(at.hi - at.lo))
 	err = each(ctx, len(list), fetchers, func(ctx context.Context, i int) error { return list[i].decode(ctx, rc.b, p, at.lo) })
@@ -60,7 +61,7 @@ func (f *fetch) plain() bool {
 // decode reads the chunks of a fetch into p, which has the file stream from
 // start on.
 func (f *fetch) decode(ctx context.Context, b Bucket, p []byte, start int64) error {
-	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored)
+	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored, nil)
 	if err != nil {
 		return err
 	}

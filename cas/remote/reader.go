@@ -327,9 +327,9 @@ func (l *link) ReadAt(ctx context.Context, key string, p []byte, off int64) (n i
 	return n, err
 }
 
-func (l *link) lend(ctx context.Context, key string, off int64, n int) (got loan, err error) {
+func (l *link) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (got loan, err error) {
 	err = l.read(ctx, key, func(b Bucket) error {
-		got, err = lend(ctx, b, key, off, n)
+		got, err = lend(ctx, b, key, off, n, came)
 		return err
 	})
 	return got, err

@@ -104,9 +104,9 @@ func (b *patient) ReadAt(ctx context.Context, key string, p []byte, off int64) (
 	return n, err
 }
 
-func (b *patient) lend(ctx context.Context, key string, off int64, n int) (l loan, err error) {
+func (b *patient) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (l loan, err error) {
 	err = b.do(ctx, "read", key, n, func(ctx context.Context) error {
-		l, err = lend(ctx, b.Bucket, key, off, n)
+		l, err = lend(ctx, b.Bucket, key, off, n, came)
 		return err
 	})
 	return l, err

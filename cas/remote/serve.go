@@ -148,7 +148,7 @@ func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) 
 		if err := d.end(); err != nil {
 			return nil, err
 		}
-		k, err := s.b.ReadAt(ctx, key, s.mem[place:place+n], off)
+		k, err := s.into(ctx, f.id, key, s.mem[place:place+n], off)
 		if errors.Is(err, io.EOF) && k == int(n) {
 			err = nil
 		}
@@ -191,6 +191,15 @@ func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) 
 		return s.list(ctx, f.id, key, after, now)
 	}
 	return nil, fmt.Errorf("request %d is unknown: %w", f.kind, cas.ErrInvalid)
+}
+
+// into fills p, and says how far it is.
+func (s *server) into(ctx context.Context, id uint32, key string, p []byte, off int64) (int, error) {
+	b, ok := s.b.(StepReader)
+	if !ok {
+		return s.b.ReadAt(ctx, key, p, off)
+	}
+	return b.ReadSteps(ctx, key, p, off, func(n int) { s.send(id, saidMore, appendNums(nil, int64(n))) })
 }
 
 // list answers a listing page by page, and returns the last.

@@ -20,7 +20,8 @@ import (
 //
 // Each request has an id that no other one under way has, and one answer under
 // the same id. A listing has an answer for each page, all but the last of the
-// kind saidMore; the next page is sent when it was asked for. Both programs are
+// kind saidMore; the next page is sent when it was asked for. A read into shared
+// memory may have answers of that kind before its own, one for each ReadStep. Both programs are
 // of one version, so the form may change with each.
 const (
 	frameHead = 9
@@ -40,7 +41,7 @@ const (
 	askMore              // of a listing, by its id
 	askCancel            // forget the request with this id; there is no answer
 	askShare             // length of the memory that both have
-	askInto              // place key offset length; the bytes go to that place in the memory, how many they are is the answer
+	askInto              // place key offset length; the bytes go to that place in the memory, how many they are is the answer; before it, how many are there
 )
 
 // The kinds of answers; from saidEOF on they are those of wireErrors.

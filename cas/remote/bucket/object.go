@@ -23,6 +23,10 @@ func (b *bucket) key(key string) (string, error) {
 }
 
 func (b *bucket) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
+	return b.ReadSteps(ctx, key, p, off, func(int) {})
+}
+
+func (b *bucket) ReadSteps(ctx context.Context, key string, p []byte, off int64, came func(n int)) (int, error) {
 	k, err := b.key(key)
 	if err != nil {
 		return 0, err
@@ -37,10 +41,16 @@ func (b *bucket) ReadAt(ctx context.Context, key string, p []byte, off int64) (i
 	defer r.Close()
 	// What is asked for beyond the end is left out of the answer; what lacks of
 	// the rest was cut off on the way.
-	want := min(max(0, r.Size()-off), int64(len(p)))
-	n, err := io.ReadFull(r, p[:want])
-	if err != nil {
-		return n, b.fail(ctx, "read", key, err)
+	want := int(min(max(0, r.Size()-off), int64(len(p))))
+	n := 0
+	for n < want {
+		k, err := io.ReadFull(r, p[n:min(n+remote.ReadStep, want)])
+		if n += k; err != nil {
+			return n, b.fail(ctx, "read", key, err)
+		}
+		if n < want {
+			came(n)
+		}
 	}
 	if n < len(p) {
 		return n, io.EOF

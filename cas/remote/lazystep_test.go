@@ -1,0 +1,82 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"testing"
+	"time"
+)
+
+// stepBucket lends large parts as a helper does: it says what has come so far,
+// again and again, and the rest comes when it is let go.
+type stepBucket struct {
+	Bucket
+	asked chan struct{}
+	let   chan struct{}
+	flip  bool // what comes first is damaged
+}
+
+func (b *stepBucket) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (loan, error) {
+	p := make([]byte, n)
+	k, err := b.ReadAt(ctx, key, p, off)
+	if err != nil && err != io.EOF || n < 2*ReadStep || came == nil {
+		return loan{p[:k], func() {}}, err
+	}
+	if b.flip {
+		b.flip = false
+		p[1] ^= 1
+	}
+	b.asked <- struct{}{}
+	for {
+		if err := came(p[:ReadStep+100]); err != nil {
+			return loan{}, err
+		}
+		select {
+		case <-b.let:
+			return loan{p[:k], func() {}}, err
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// TestLazyStep: who waits for bytes has them when they are here, while the rest
+// of what was asked for with them is on its way.
+func TestLazyStep(t *testing.T) {
+	t.Parallel()
+	data := randomBytes(9, 20<<20)
+	_, dir, tree := pushed(t, map[string][]byte{"f": data})
+	for _, flip := range []bool{false, true} {
+		s := newStore(t)
+		counted := readerOf(t, s, dir)
+		steps := &stepBucket{Bucket: counted, asked: make(chan struct{}, 100), let: make(chan struct{}), flip: flip}
+		r := NewReader(s, BucketOptions{})
+		r.open = func(context.Context, string, BucketOptions) (Bucket, error) { return steps, nil }
+		s.UseRemotes(r)
+		defer r.Close()
+		f := openLazy(t, s, tree, "f")
+		all := make(chan error, 1)
+		large := make([]byte, 6<<20)
+		go func() { _, err := f.Reader().ReadAt(t.Context(), large, 0); all <- err }()
+		<-steps.asked
+		first := make([]byte, 100_000)
+		if _, err := f.Reader().ReadAt(t.Context(), first, 900_000); err != nil || !bytes.Equal(first, data[900_000:1_000_000]) {
+			t.Errorf("what is here: %v", err)
+		}
+		if !flip { // else all of it came once more, in another way
+			select {
+			case err := <-all:
+				t.Errorf("all of it is here before it came: %v", err)
+			default:
+			}
+			if n := f.Local(); n != ReadStep {
+				t.Errorf("%d bytes are here", n)
+			}
+		}
+		close(steps.let)
+		if err := <-all; err != nil || !bytes.Equal(large, data[:len(large)]) {
+			t.Errorf("all of it: %v", err)
+		}
+		f.Close()
+	}
+}
