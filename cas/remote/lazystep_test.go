@@ -13,7 +13,8 @@ import (
 type stepBucket struct {
 	Bucket
 	asked chan struct{}
-	let   chan struct{}
+	tell  chan struct{} // closed when it may say what has come
+	let   chan struct{} // closed when the rest may come
 	flip  bool // what comes first is damaged
 }
 
@@ -28,6 +29,7 @@ func (b *stepBucket) lend(ctx context.Context, key string, off int64, n int, cam
 		p[1] ^= 1
 	}
 	b.asked <- struct{}{}
+	<-b.tell
 	for {
 		if err := came(p[:ReadStep+100]); err != nil {
 			return loan{}, err
@@ -40,6 +42,20 @@ func (b *stepBucket) lend(ctx context.Context, key string, off int64, n int, cam
 	}
 }
 
+// awaited is a context that tells when somebody begins to wait with it.
+type awaited struct {
+	context.Context
+	waits chan struct{}
+}
+
+func (c awaited) Done() <-chan struct{} {
+	select {
+	case c.waits <- struct{}{}:
+	default:
+	}
+	return c.Context.Done()
+}
+
 // TestLazyStep: who waits for bytes has them when they are here, while the rest
 // of what was asked for with them is on its way.
 func TestLazyStep(t *testing.T) {
@@ -49,7 +65,7 @@ func TestLazyStep(t *testing.T) {
 	for _, flip := range []bool{false, true} {
 		s := newStore(t)
 		counted := readerOf(t, s, dir)
-		steps := &stepBucket{Bucket: counted, asked: make(chan struct{}, 100), let: make(chan struct{}), flip: flip}
+		steps := &stepBucket{Bucket: counted, asked: make(chan struct{}, 100), tell: make(chan struct{}), let: make(chan struct{}), flip: flip}
 		r := NewReader(s, BucketOptions{})
 		r.open = func(context.Context, string, BucketOptions) (Bucket, error) { return steps, nil }
 		s.UseRemotes(r)
@@ -59,8 +75,12 @@ func TestLazyStep(t *testing.T) {
 		large := make([]byte, 6<<20)
 		go func() { _, err := f.Reader().ReadAt(t.Context(), large, 0); all <- err }()
 		<-steps.asked
-		first := make([]byte, 100_000)
-		if _, err := f.Reader().ReadAt(t.Context(), first, 900_000); err != nil || !bytes.Equal(first, data[900_000:1_000_000]) {
+		first, got := make([]byte, 100_000), make(chan error, 1)
+		ctx := awaited{t.Context(), make(chan struct{}, 1)}
+		go func() { _, err := f.Reader().ReadAt(ctx, first, 900_000); got <- err }()
+		<-ctx.waits
+		close(steps.tell)
+		if err := <-got; err != nil || !bytes.Equal(first, data[900_000:1_000_000]) {
 			t.Errorf("what is here: %v", err)
 		}
 		if !flip { // else all of it came once more, in another way
