@@ -123,10 +123,9 @@ var remoteOps = []op{
 			r.ok("curi", "gc")
 			r.ok("curi", "pull")
 		}, argv: func(r *rig) []string {
-			return []string{"sh", "-c", `curi mount $0 && cmp data/huge $0/remotes/team/data/huge && cmp data/a $0/remotes/team/data/a || exit 123`, r.mnt}
+			return []string{"sh", "-c", `curi mount $0 && cmp data/huge $0/remotes/team/data/huge && cmp data/a $0/remotes/team/data/a && curi umount $0 || exit 123`, r.mnt}
 		}, ends: []int{123},
 		check: func(r *rig, _ string) {
-			r.settle() // what came is stored now
 			r.ok("curi", "mount", r.mnt)
 			r.without(func() { r.ok("cmp", "data/huge", r.mnt+"/remotes/team/data/huge") })
 		},

@@ -265,7 +265,11 @@ func (r *rig) settle() {
 		r.t.Fatal(err)
 	}
 	for _, m := range status.Mounts {
-		o := r.run(nil, "curi", "umount", m.Dir)
+		var o outcome
+		r.eventually("the locks of those that died to go", func() bool { // which is after all else of them
+			o = r.run(nil, "curi", "umount", m.Dir)
+			return !strings.Contains(o.stderr, "a stage runs in it")
+		})
 		switch {
 		case o.status == 0, o.status == 121: // one that leaves by itself may be faster
 		case strings.Contains(o.stderr, "another mount namespace"): // it says what to do
