@@ -190,3 +190,46 @@ func TestHelperEnds(t *testing.T) {
 		t.Errorf("without a helper: %v", err)
 	}
 }
+
+// A helper that waits for credentials ends with who started it, too.
+func TestHelperThatOpensEnds(t *testing.T) {
+	t.Parallel()
+	s3Server(t)
+	dir := t.TempDir()
+	config := "[default]\ncredential_process = sh -c 'touch " + dir + "/asked; while [ -d " + dir + " ]; do sleep 0.1; done'\n"
+	if err := os.WriteFile(dir+"/config", []byte(config), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(helper)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "AWS_CONFIG_FILE=" + dir + "/config", "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFrame(in, 1, askOpen, []byte("s3://bucket/prefix?region=us-east-1")); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		if _, err := os.Stat(dir + "/asked"); err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("nobody was asked for credentials")
+		}
+	}
+	in.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("the helper ended with %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		_ = cmd.Process.Kill()
+		t.Error("the helper waits on for credentials that nobody wants")
+	}
+}

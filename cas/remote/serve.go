@@ -33,21 +33,16 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, open func(ctx context.
 	in := bufio.NewReaderSize(r, 64<<10)
 	for {
 		f, err := readFrame(in)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return endOf(err)
 		}
 		if s.b == nil {
 			if f.kind != askOpen {
 				return fmt.Errorf("request %d before a bucket is open: %w", f.kind, cas.ErrInvalid)
 			}
-			b, err := open(ctx, string(f.body))
-			if err == nil {
-				s.b = b
+			if gone := s.open(ctx, in, f, open); gone != nil {
+				return endOf(gone)
 			}
-			s.answer(f.id, nil, err)
 			continue
 		}
 		if f.kind == askShare {
@@ -56,6 +51,48 @@ func Serve(ctx context.Context, r io.Reader, w io.Writer, open func(ctx context.
 		}
 		s.take(ctx, f)
 	}
+}
+
+// endOf is nil at the end of what is asked.
+func endOf(err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// open opens the bucket, and answers. gone is the error that there is nobody to
+// answer any more: what is asked for credentials may take long, and whoever
+// wants the bucket may end meanwhile.
+func (s *server) open(ctx context.Context, in *bufio.Reader, f frame, open func(ctx context.Context, url string) (Bucket, error)) (gone error) {
+	type opened struct {
+		b   Bucket
+		err error
+	}
+	done, next := make(chan opened, 1), make(chan error, 1)
+	go func() {
+		b, err := open(ctx, string(f.body))
+		done <- opened{b, err}
+	}()
+	go func() {
+		_, err := in.Peek(1)
+		next <- err
+	}()
+	select {
+	case gone = <-next:
+		if gone != nil {
+			return gone
+		}
+		next <- nil
+	case o := <-done:
+		done <- o
+	}
+	o := <-done
+	if o.err == nil {
+		s.b = o.b
+	}
+	s.answer(f.id, nil, o.err)
+	return <-next // in is read on after that
 }
 
 type server struct {
