@@ -33,7 +33,8 @@ func newStageStatus(a *app) *cobra.Command {
 		Short: "Tell of each stage and parameter set whether it is up to date",
 		Long: `Tell of each stage of curi.yaml, with every parameter set, whether its result is
 cached; stale, and why; running; or whether its last run failed. With a STAGE, only of
-it and of what it needs.`,
+it and of what it needs. No remote is asked: "curi stage exec --all --dry-run" tells
+what can be taken from one.`,
 		Example: `  curi stage status
   curi stage status train --set small-lr
   curi stage status --json | jq -r '.[] | select(.status == "stale") | .stage'`,
