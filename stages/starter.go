@@ -24,7 +24,7 @@ type Script struct {
 type ScriptOption struct {
 	Flag    string // "--lr"; "" is an argument without one
 	Name    string // "lr"
-	Role    string // "in", "out", "work", "param", "flag"
+	Role    string // "in", "out", "work", "resume", "param", "flag"
 	Default string // as it stands in the script, where that is a plain value; else ""
 }
 
@@ -109,6 +109,7 @@ var (
 	inputOption   = regexp.MustCompile(`(?i)^(data|dataset|input|in|train|valid|val|test|source|src|corpus|images|pretrained)([-_]?(path|file|dir|root|folder|set))?s?$|^(input|dataset|data)[-_]`)
 	outputOption  = regexp.MustCompile(`(?i)^(out|output|model|save|result|log|metric|report|export|dest|target)s?([-_]?(path|file|dir|root|folder))$|^(out|output)$`)
 	workOption    = regexp.MustCompile(`(?i)(checkpoint|ckpt)s?[-_]?(dir|root|folder|path)`)
+	resumeOption  = regexp.MustCompile(`(?i)^resume([-_](from|path|file|ckpt|checkpoint))*$`)
 	launchOptions = regexp.MustCompile(`(?i)^(help|version|local[-_]rank|rank)$`)
 )
 
@@ -147,6 +148,8 @@ func scriptOptions(source string) []ScriptOption {
 		switch {
 		case storeTrue.MatchString(call):
 			o.Role = "flag"
+		case resumeOption.MatchString(o.Name):
+			o.Role = "resume"
 		case workOption.MatchString(o.Name):
 			o.Role = "work"
 		case outputOption.MatchString(o.Name):
@@ -158,7 +161,24 @@ func scriptOptions(source string) []ScriptOption {
 		}
 		options = append(options, o)
 	}
+	tellResume(options)
 	return options
+}
+
+// tellResume corrects the roles that depend on each other: beside a directory
+// for checkpoints, the path of one is that to go on from; without a directory
+// there is none.
+func tellResume(options []ScriptOption) {
+	dir := slices.ContainsFunc(options, func(o ScriptOption) bool { return o.Role == "work" && !strings.HasSuffix(o.Name, "path") })
+	work := slices.ContainsFunc(options, func(o ScriptOption) bool { return o.Role == "work" })
+	for i, o := range options {
+		switch {
+		case dir && o.Role == "work" && strings.HasSuffix(o.Name, "path"):
+			options[i].Role = "resume"
+		case !work && o.Role == "resume":
+			options[i].Role = "param"
+		}
+	}
 }
 
 // callText is what stands between the brackets of a call.
@@ -248,6 +268,11 @@ func (s Script) write(b *strings.Builder) {
 			outs, value = append(outs, o.Name), "out"
 		case "work":
 			works, value = append(works, o.Name), "work"
+		case "resume":
+			if o.Flag != "" {
+				run = append(run, o.Flag, `"{resume}"`)
+			}
+			continue
 		case "param":
 			if o.Default == "" {
 				left = append(left, o.Flag)

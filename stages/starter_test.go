@@ -23,8 +23,10 @@ parser.add_argument("-l", "--lr", type=float, default=1e-2)
 parser.add_argument("--name", default='it: "x"')
 parser.add_argument("--steps", type=int)
 parser.add_argument("--resume", action="store_true")
+parser.add_argument("--ckpt_path", help="to go on from")
 parser.add_argument("--local_rank", type=int, default=0)
 `,
+		"tune.py": "p.add_argument('--ckpt_path')\np.add_argument('--resume_from_checkpoint')\n", "fit.py": "p.add_argument('--resume-from', default=None)\n",
 		"tools/report.py": "import click\n@click.command()\n@click.argument('results')\n@click.option('--out-file', '-o')\n@click.option('--bins', default=10)\ndef main(): pass\n",
 		"lib.py":          "def add_argument(x): pass\n", "test_x.py": "add_argument('--x')", "venv/pyvenv.cfg": "", "venv/y.py": "add_argument('--y')",
 		"deep/a/b/c/z.py": "p.add_argument('--z')",
@@ -39,7 +41,7 @@ parser.add_argument("--local_rank", type=int, default=0)
 		}
 	}
 	scripts, err := FindScripts(dir)
-	if err != nil || len(scripts) != 3 {
+	if err != nil || len(scripts) != 5 {
 		t.Fatalf("%+v (%v)", scripts, err)
 	}
 	text := Starter("p", scripts)
@@ -48,12 +50,18 @@ parser.add_argument("--local_rank", type=int, default=0)
 		t.Fatalf("stages %v of\n%s", f.StageNames(), text)
 	}
 	got := strings.Join(f.Stage("train").Command, " ")
-	want := "python train.py --dataset_path {in.dataset_path} --model_path {out.model_path} --checkpoint-dir {work.checkpoint_dir} --lr {param.lr} --name {param.name}"
+	want := "python train.py --dataset_path {in.dataset_path} --model_path {out.model_path} --checkpoint-dir {work.checkpoint_dir} --lr {param.lr} --name {param.name} --ckpt_path {resume}"
 	if got != want {
 		t.Errorf("train runs\n%s, want\n%s", got, want)
 	}
 	if got := strings.Join(f.Stage("report").Command, " "); got != "python tools/report.py {in.results} --out-file {out.out_file} --bins {param.bins}" {
 		t.Errorf("report runs %s", got)
+	}
+	if got := strings.Join(f.Stage("tune").Command, " "); got != "python tune.py --ckpt_path {work.ckpt_path} --resume_from_checkpoint {resume}" {
+		t.Errorf("tune runs %s", got)
+	}
+	if got := strings.Join(f.Stage("fit").Command, " "); got != "python fit.py" {
+		t.Errorf("fit, which has nothing to go on from, runs %s", got)
 	}
 	if st := f.Stage("my_report"); st == nil || st.Command[5] != "my report.ipynb" || st.Command[7] != "{out.notebook}" {
 		t.Errorf("the notebook's stage is %+v", st)
