@@ -17,6 +17,7 @@ import (
 type Script struct {
 	Stage   string // a name for its stage
 	Path    string // relative, slash-separated
+	Ranks   bool   // it is one of several processes, as torchrun starts them
 	Options []ScriptOption
 }
 
@@ -72,7 +73,7 @@ func FindScripts(dir string) ([]Script, error) {
 		} else if len(options) == 0 {
 			return nil
 		}
-		s := Script{Stage: scriptStage(rel, names), Path: rel, Options: options}
+		s := Script{Stage: scriptStage(rel, names), Path: rel, Ranks: !isNotebook && ranksCall.Match(source), Options: options}
 		names[s.Stage] = true
 		scripts = append(scripts, s)
 		return nil
@@ -110,6 +111,7 @@ var (
 	outputOption  = regexp.MustCompile(`(?i)^(out|output|model|save|result|log|metric|report|export|dest|target)s?([-_]?(path|file|dir|root|folder))$|^(out|output)$`)
 	workOption    = regexp.MustCompile(`(?i)(checkpoint|ckpt)s?[-_]?(dir|root|folder|path)`)
 	resumeOption  = regexp.MustCompile(`(?i)^resume([-_](from|path|file|ckpt|checkpoint))*$`)
+	ranksCall     = regexp.MustCompile(`\binit_process_group\(|environ(\.get\(|\[)["'](LOCAL_RANK|WORLD_SIZE)["']`)
 	launchOptions = regexp.MustCompile(`(?i)^(help|version|local[-_]rank|rank)$`)
 )
 
@@ -256,8 +258,14 @@ func (s Script) write(b *strings.Builder) {
 		return
 	}
 	fmt.Fprintf(b, "\n  # Found in %s; what is input, output and parameter is a guess.\n  %s:\n", s.Path, s.Stage)
-	run := []string{"python", yamlWord(s.Path)}
 	ins, outs, works, params := []string{}, []string{}, []string{}, []string{}
+	run := []string{"python", yamlWord(s.Path)}
+	if s.Ranks {
+		run = []string{"torchrun", "--standalone", "--nproc_per_node", `"{param.num_gpus}"`, yamlWord(s.Path)}
+		if !slices.ContainsFunc(s.Options, func(o ScriptOption) bool { return o.Name == "num_gpus" && o.Role == "param" && o.Default != "" }) {
+			params = append(params, "num_gpus: 2")
+		}
+	}
 	var left []string
 	for _, o := range s.Options {
 		value := ""
@@ -315,6 +323,9 @@ func (s Script) write(b *strings.Builder) {
 	}
 	if len(params) > 0 {
 		b.WriteString("    params: {" + strings.Join(params, ", ") + "}\n")
+	}
+	if s.Ranks {
+		b.WriteString("    operational: [num_gpus]   # of no influence on the result: no part of the key\n")
 	}
 }
 

@@ -26,7 +26,7 @@ parser.add_argument("--resume", action="store_true")
 parser.add_argument("--ckpt_path", help="to go on from")
 parser.add_argument("--local_rank", type=int, default=0)
 `,
-		"tune.py": "p.add_argument('--ckpt_path')\np.add_argument('--resume_from_checkpoint')\n", "fit.py": "p.add_argument('--resume-from', default=None)\n",
+		"tune.py": "p.add_argument('--ckpt_path')\np.add_argument('--resume_from_checkpoint')\n", "ddp.py": "torch.distributed.init_process_group('gloo')\np.add_argument('--out')\n", "fsdp.py": "rank = os.environ['LOCAL_RANK']\np.add_argument('--num_gpus', default=4)\n", "fit.py": "p.add_argument('--resume-from', default=None)\n",
 		"tools/report.py": "import click\n@click.command()\n@click.argument('results')\n@click.option('--out-file', '-o')\n@click.option('--bins', default=10)\ndef main(): pass\n",
 		"lib.py":          "def add_argument(x): pass\n", "test_x.py": "add_argument('--x')", "venv/pyvenv.cfg": "", "venv/y.py": "add_argument('--y')",
 		"deep/a/b/c/z.py": "p.add_argument('--z')",
@@ -41,7 +41,7 @@ parser.add_argument("--local_rank", type=int, default=0)
 		}
 	}
 	scripts, err := FindScripts(dir)
-	if err != nil || len(scripts) != 5 {
+	if err != nil || len(scripts) != 7 {
 		t.Fatalf("%+v (%v)", scripts, err)
 	}
 	text := Starter("p", scripts)
@@ -59,6 +59,15 @@ parser.add_argument("--local_rank", type=int, default=0)
 	}
 	if got := strings.Join(f.Stage("tune").Command, " "); got != "python tune.py --ckpt_path {work.ckpt_path} --resume_from_checkpoint {resume}" {
 		t.Errorf("tune runs %s", got)
+	}
+	for name, want := range map[string]string{
+		"ddp":  "torchrun --standalone --nproc_per_node {param.num_gpus} ddp.py --out {out.out}",
+		"fsdp": "torchrun --standalone --nproc_per_node {param.num_gpus} fsdp.py --num_gpus {param.num_gpus}",
+	} {
+		st := f.Stage(name)
+		if got := strings.Join(st.Command, " "); got != want || len(st.Params) != 1 || !st.Params[0].Operational {
+			t.Errorf("%s runs %s with %+v", name, got, st.Params)
+		}
 	}
 	if got := strings.Join(f.Stage("fit").Command, " "); got != "python fit.py" {
 		t.Errorf("fit, which has nothing to go on from, runs %s", got)

@@ -25,7 +25,8 @@ func newInit(a *app) *cobra.Command {
 		Short: "Write a curi.yaml to begin with",
 		Long: `Write a commented curi.yaml into the current directory, with a stage for each Python
 script that takes options by argparse or click, and for each notebook: what its options
-are for is guessed by their names, so read it before it is run. A curi.yaml that is
+are for is guessed by their names, so read it before it is run. One that is of several
+processes (init_process_group, LOCAL_RANK) is started by torchrun. A curi.yaml that is
 there already stays.`,
 		Example: "  curi init && $EDITOR curi.yaml && curi stage check",
 		Args:    nargs(0, 0, "no argument"),
