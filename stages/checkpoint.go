@@ -70,6 +70,8 @@ func (c Checkpoint) Unchanged() bool {
 //     that it names, as long as it says, and not written after it;
 //   - checkpoint-N of the Hugging Face trainer has trainer_state.json, and the
 //     files beside it are complete;
+//   - one that Accelerate wrote has the random state of its ranks, and all files
+//     in it are whole;
 //   - a directory with the index of a model in several files has them;
 //   - one that DeepSpeed wrote has the files that its "latest" means.
 //
@@ -184,6 +186,8 @@ func savedDir(path string) func(string) bool {
 		return distributedComplete
 	case isDeepspeed(path):
 		return deepspeedComplete
+	case isAccelerate(path):
+		return accelerateComplete
 	case isSharded(path):
 		return wholeBelow
 	}

@@ -126,6 +126,12 @@ func TestNewestCheckpoint(t *testing.T) {
 		{"DeepSpeed's in the work directory, half of the next", []file{{"step1/mp_rank_00_model_states.pt", whole}, {"latest", "step1"}, {"step2/mp_rank_00_model_states.pt", half}}, "", ".", nil},
 		{"DeepSpeed's without latest", []file{{"a.ckpt/checkpoint/mp_rank_00_model_states.pt", whole}}, "", "", nil},
 		{"DeepSpeed's with half a file", []file{{"a.ckpt/checkpoint/mp_rank_00_model_states.pt", half}, {"a.ckpt/latest", "checkpoint"}}, "", "", nil},
+		{"Accelerate's", []file{{"checkpoint_0/model.safetensors", tensors}, {"checkpoint_0/optimizer.bin", torch}, {"checkpoint_0/random_states_0.pkl", torch}, {"checkpoint_0/random_states_1.pkl", torch}}, "", "checkpoint_0", nil},
+		{"Accelerate's without the random state", []file{{"a/model.safetensors", tensors}, {"a/optimizer.bin", torch}}, "", "", nil},
+		{"a program's own optimizer.bin", []file{{"optimizer.bin", torch}, {"model.pt", torch}}, "", "model.pt", nil},
+		{"Accelerate's without that of a rank", []file{{"a/model.safetensors", tensors}, {"a/random_states_1.pkl", torch}}, "", "", nil},
+		{"Accelerate's with half an optimizer", []file{{"a/model.safetensors", tensors}, {"a/optimizer.bin", half}, {"a/random_states_0.pkl", torch}}, "", "", nil},
+		{"Accelerate's with half a model", []file{{"a/model.safetensors", tensors[1:]}, {"a/optimizer.bin", torch}, {"a/random_states_0.pkl", torch}}, "", "", nil},
 		{"a latest that leads out", []file{{"b/x_model_states.pt", whole}, {"a/latest", "../b"}}, "", "", nil},
 		{"the newest of all kinds", []file{{"checkpoint-5/trainer_state.json", "{}"}, {"v0/a.ckpt", whole}, {"s1/__0_0.distcp", "x"}, {"s1/__1_0.distcp", "x"}, {"s1/.metadata", metadata}}, "", "s1", nil},
 	} {

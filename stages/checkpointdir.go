@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -89,6 +90,39 @@ func wholeBeside(dir string) bool {
 		}
 	}
 	return true
+}
+
+// isAccelerate reports whether a directory is what Accelerator.save_state
+// writes, or half of it: a model, then optimizer.bin, and last the state of the
+// random numbers of each rank.
+func isAccelerate(dir string) bool {
+	return hasFile(dir, "random_states_*.pkl") ||
+		hasFile(dir, "optimizer.bin") && (hasFile(dir, "model*.safetensors") || hasFile(dir, "pytorch_model*.bin"))
+}
+
+func accelerateComplete(dir string) bool {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return false
+	}
+	ranks := 0
+	for _, d := range list {
+		if ok, _ := filepath.Match("random_states_*.pkl", d.Name()); ok {
+			ranks++
+		}
+		switch filepath.Ext(d.Name()) {
+		case ".bin", ".pkl": // torch.save's
+			if d.Type().IsRegular() && !fileComplete(filepath.Join(dir, d.Name())) {
+				return false
+			}
+		}
+	}
+	for n := range ranks {
+		if _, err := os.Stat(filepath.Join(dir, fmt.Sprintf("random_states_%d.pkl", n))); err != nil {
+			return false
+		}
+	}
+	return ranks > 0 && wholeBelow(dir)
 }
 
 // The files of DeepSpeed, of which each rank writes its own.
