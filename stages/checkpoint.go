@@ -77,8 +77,9 @@ func (c Checkpoint) Unchanged() bool {
 //
 // What is one file of several is no checkpoint by itself.
 //
-// With a rule, what it matches is a checkpoint, and nothing else: one of these
-// forms must be complete as above, any other only at rest.
+// With a rule, what it matches is a checkpoint, and nothing else: what has one of
+// these forms must be complete as above, in a directory too, any other only at
+// rest.
 //
 // Newest is by the time its content was last changed. Hidden files and
 // symbolic links are passed over. A directory that does not exist is empty.
@@ -157,8 +158,11 @@ func (f *checkpointFinder) matched(dir, path string, d fs.DirEntry) error {
 	switch {
 	case d.IsDir():
 		complete := checkpointDir(path)
-		if complete == nil || eachRanksOwn(path) {
-			complete = atRest
+		switch {
+		case complete == nil:
+			complete = wholeBelow
+		case eachRanksOwn(path):
+			complete = wholeBeside
 		}
 		f.offer(path, complete)
 		return fs.SkipDir

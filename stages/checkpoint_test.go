@@ -108,6 +108,7 @@ func TestNewestCheckpoint(t *testing.T) {
 		{"a rule below directories", []file{{"v0/a/x.npz", "x"}, {"y.bin", "x"}}, "", "v0/a/x.npz", rule("**/*.npz")},
 		{"a rule and a file being written", []file{{"a.npz", "x"}, {"b.npz", "x"}}, "b.npz", "a.npz", rule("*.npz")},
 		{"a rule makes half a file no whole one", []file{{"a.ckpt", whole}, {"b.ckpt", half}}, "", "a.ckpt", rule("*.ckpt")},
+		{"a rule for a directory with a file for each rank", []file{{"s1/rank0.pt", whole}, {"s1/rank1.pt", whole}, {"s2/rank0.pt", whole}, {"s2/rank1.pt", half}}, "", "s1", rule("s*")},
 		{"a rule of another work directory", []file{{"a.ckpt", whole}}, "", "", &ResumeRule{Work: "other", Glob: "*"}},
 		{"one that was half saved over", []file{{"s1/.metadata", distributed}, {"s1/__0_0.distcp", part}}, "", "", nil},
 		{"one with half a file beside", []file{{"a.ckpt/__0_0.distcp", part}, {"a.ckpt/.metadata", distributed}, {"a.ckpt/meta.pt", half}}, "", "", nil},
