@@ -51,7 +51,10 @@ func beatEvery() time.Duration    { return fault.Duration("lock.beat", BeatEvery
 // calling Release. A lock on a file system shared by hosts also is a lease: its
 // holder must call Beat at least every 20 s; one not beaten for 60 s on another
 // host is taken over. Beat may be called from several goroutines at once.
-type Lock struct{ f *os.File }
+type Lock struct {
+	f    *os.File
+	left Holder // who held it before, and died
+}
 
 // HeldError says who holds a lock.
 type HeldError struct {
@@ -154,7 +157,7 @@ func (s *Store) tryLock(ctx context.Context, name, what string) (*Lock, Holder, 
 		elsewhere := holder.PID != 0 && !sameKernel(holder.Host, holder.BootID)
 		switch {
 		case free && !elsewhere:
-			l := &Lock{f}
+			l := &Lock{f, holder}
 			err := l.owned()
 			fault.At(fault.LockTaken)
 			if err == nil {
@@ -245,7 +248,11 @@ func overwriteHolder(f *os.File, b []byte) error {
 }
 
 // AdoptLock makes a Lock of a descriptor that another process passed on.
-func AdoptLock(f *os.File) *Lock { return &Lock{f} }
+func AdoptLock(f *os.File) *Lock { return &Lock{f: f} }
+
+// Left is who held the lock before and died without giving it back; a zero PID
+// if nobody did.
+func (l *Lock) Left() Holder { return l.left }
 
 // File is the lock's descriptor, to be inherited.
 func (l *Lock) File() *os.File { return l.f }

@@ -122,5 +122,5 @@ func (s *Store) takeOver(ctx context.Context, path, what string) (*Lock, error) 
 	}
 	done = true
 	s.log.Info("took a lock over from a silent host", "lock", path, "host", holder.Host, "what", holder.What)
-	return &Lock{f}, nil
+	return &Lock{f, holder}, nil
 }

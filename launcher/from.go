@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/curi-store/curi/cas"
@@ -36,6 +37,7 @@ func (e *execution) takeFromPaths(ctx context.Context) (free func(), err error) 
 			_ = l.Release()
 		}
 	}
+	left := map[string]cas.Holder{}
 	if e.o.Slurm == nil { // else the job itself takes them
 		for _, name := range e.fromLocks() {
 			lock, err := e.takeFromPath(ctx, name)
@@ -43,11 +45,12 @@ func (e *execution) takeFromPaths(ctx context.Context) (free func(), err error) 
 				free()
 				return nil, err
 			}
+			left[name] = lock.Left()
 			locks, stops = append(locks, lock), append(stops, e.keepBeating(lock))
 			e.o.Held = append(e.o.Held, lock.File())
 		}
 	}
-	if err := e.checkFrom(ctx); err != nil {
+	if err := e.checkFrom(ctx, left); err != nil {
 		free()
 		return nil, err
 	}
@@ -59,11 +62,15 @@ func (e *execution) fromLocks() []string {
 	var names []string
 	for _, out := range e.p.Outputs {
 		if out.From != "" {
-			names = append(names, "from/"+cas.Sum([]byte(realPath(e.fromPath(out)))).String())
+			names = append(names, e.fromLock(out))
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
+}
+
+func (e *execution) fromLock(out stages.Output) string {
+	return "from/" + cas.Sum([]byte(realPath(e.fromPath(out)))).String()
 }
 
 // realPath is a path without links in what exists of its directories.
@@ -92,9 +99,10 @@ func (e *execution) takeFromPath(ctx context.Context, name string) (*cas.Lock, e
 	})
 }
 
-// checkFrom sees that the paths are absent. What a run of this key left there
-// whose curi was killed is taken over first, as at the end of one that failed.
-func (e *execution) checkFrom(ctx context.Context) error {
+// checkFrom sees that the paths are absent. What a run left there that was
+// killed before it could take it over is kept aside; left has who died with the
+// lock of a path.
+func (e *execution) checkFrom(ctx context.Context, left map[string]cas.Holder) error {
 	for _, out := range e.p.Outputs {
 		if out.From == "" {
 			continue
@@ -102,9 +110,9 @@ func (e *execution) checkFrom(ctx context.Context) error {
 		path := e.fromPath(out)
 		fi, err := os.Lstat(path)
 		if err == nil {
-			var taken bool
-			if taken, err = e.takeLost(ctx, fi); taken && err == nil {
-				_, err = os.Lstat(path)
+			var kept bool
+			if kept, err = e.keepLeft(ctx, out, fi, left[e.fromLock(out)]); kept {
+				continue
 			}
 		}
 		switch {
@@ -118,23 +126,30 @@ func (e *execution) checkFrom(ctx context.Context) error {
 	return nil
 }
 
-// takeLost takes over what the key's last run left, if fi may be of it: it was
-// lost before it could do that itself, and the file is no older.
-func (e *execution) takeLost(ctx context.Context, fi fs.FileInfo) (bool, error) {
-	if e.o.Slurm != nil {
-		return false, nil // nobody knows yet whether it still is written
-	}
-	r := &run{execution: e, place: e.s.Place(e.p.Key.String())}
-	last, err := r.readLast(ctx)
-	if err != nil || last.state.Run == "" {
-		return false, err
-	}
-	info, err := stages.FindRun(ctx, e.s, last.state.Run)
-	if err != nil || info.Status != stages.Lost || fi.ModTime().Before(info.Started) {
+// keepLeft moves what lies at an output's path into the place, if it is what
+// the run left that died with the path's lock; another key's as well.
+func (e *execution) keepLeft(ctx context.Context, out stages.Output, fi fs.FileInfo, left cas.Holder) (bool, error) {
+	id, ok := strings.CutPrefix(left.What, holderPrefix)
+	if !ok || left.PID == 0 {
 		return false, nil
 	}
-	e.say("%s was killed: what it left of its outputs is taken over, and kept with its work directories", info.ID)
-	return true, r.takeFrom(ctx)
+	info, err := stages.FindRun(ctx, e.s, id)
+	if err != nil || info.Status != stages.Running && info.Status != stages.Lost || fi.ModTime().Before(info.Started) {
+		return false, nil
+	}
+	r := &run{execution: e, place: e.s.Place(e.p.Key.String())}
+	if err := r.endOrphans(ctx, id); err != nil {
+		return false, err
+	}
+	path, kept := e.fromPath(out), outPath(filepath.Join(r.dir(), "old", id, "out"), out)
+	if err := errors.Join(makeDir(filepath.Dir(kept)), removeAll(kept)); err != nil {
+		return false, err
+	}
+	if err := moveOver(path, path, kept, kept+".part"); err != nil {
+		return false, fmt.Errorf("keep what %s left at %s: %w", id, path, err)
+	}
+	e.say("%s was killed and left %s: it is kept as %s", id, path, kept)
+	return true, nil
 }
 
 // takeFrom takes over the outputs whose paths the program insists on.
@@ -151,7 +166,7 @@ func (r *run) takeFrom(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := errors.Join(removeAll(dst), os.MkdirAll(filepath.Dir(dst), 0o755)); err != nil {
+		if err := removeAll(dst); err != nil {
 			return err
 		}
 		from := src
@@ -161,22 +176,29 @@ func (r *run) takeFrom(ctx context.Context) error {
 				from = real
 			}
 		}
-		if err == nil && from == src {
-			err = os.Rename(src, dst)
-		}
-		if from != src || errors.Is(err, syscall.EXDEV) {
-			// Under another name first: half a copy must not look like an output.
-			part := filepath.Join(r.dir(), "tmp", "curi-from-"+out.Name)
-			if err = errors.Join(removeAll(part), copyTree(from, part)); err == nil {
-				err = os.Rename(part, dst)
-			}
-			if err == nil {
-				err = os.RemoveAll(src)
-			}
+		if err == nil {
+			err = moveOver(src, from, dst, filepath.Join(r.dir(), "tmp", "curi-from-"+out.Name))
 		}
 		if err != nil {
 			return fmt.Errorf("take output %s over from %s: %w", out.Name, src, err)
 		}
 	}
 	return nil
+}
+
+// moveOver moves src to dst, or what the link src leads to, which then is copied:
+// to part first, as half a copy must not look like an output.
+func moveOver(src, from, dst, part string) error {
+	if from == src {
+		if err := os.Rename(src, dst); !errors.Is(err, syscall.EXDEV) {
+			return err
+		}
+	}
+	if err := errors.Join(removeAll(part), copyTree(from, part)); err != nil {
+		return err
+	}
+	if err := os.Rename(part, dst); err != nil {
+		return err
+	}
+	return os.RemoveAll(src)
 }

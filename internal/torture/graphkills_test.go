@@ -13,7 +13,7 @@ import (
 
 // killedGraph has what a graph can have that outlives a process: work
 // directories with a resume, retries, GPUs and CPUs, parameter sets, processes
-// that the command leaves behind, an aggregate. Every result is a function of
+// that the command leaves behind, one path that several runs write, an aggregate. Every result is a function of
 // the seed alone, whatever was killed on the way.
 const killedGraph = `project: torture
 capture: none
@@ -38,6 +38,12 @@ stages:
     work: [been]
     retries: 3
     out: {o: o}
+  insists:
+    shell: 'echo "begun with {param.lr}" > here; sleep 0.1; cat {in.data}/0 >> here'
+    in: {data: data.data}
+    params: {lr: 1}
+    out: {o: {from: here}}
+  insisted: {aggregate: insists, shell: 'cat {in.o}/base {in.o}/sweep-* > {out.o}', in: {o: insists.o}, out: {o: o}}
   compare:
     aggregate: train
     run: [sh, compare.sh, "{in.models}", "{in.flaky}", "{out.table}"]
@@ -117,6 +123,13 @@ func (m *mixture) wantGraph(seed int) {
 	m.t.Helper()
 	if got := m.ok("curi", "cat", "compare.table"); got != wantTable(seed) {
 		m.t.Errorf("with seed %d the graph made\n%s", seed, got)
+	}
+	var insisted strings.Builder
+	for lr := range 3 {
+		fmt.Fprintf(&insisted, "begun with %d\ndata %d\n", lr+1, seed)
+	}
+	if got := m.ok("curi", "cat", "insisted.o"); got != insisted.String() {
+		m.t.Errorf("with seed %d the program that insists on a path made\n%s", seed, got)
 	}
 	if collisions, err := os.ReadFile(m.side + "/collisions"); err == nil {
 		m.t.Errorf("two had what is for one:\n%s", collisions)
