@@ -15,7 +15,7 @@ type stepBucket struct {
 	asked chan struct{}
 	tell  chan struct{} // closed when it may say what has come
 	let   chan struct{} // closed when the rest may come
-	flip  bool // what comes first is damaged
+	flip  bool          // what comes first is damaged
 }
 
 func (b *stepBucket) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (loan, error) {
