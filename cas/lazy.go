@@ -88,6 +88,11 @@ type LazyEntry struct {
 // used by others.
 func (s *Store) UseRemotes(r Remotes) { s.remotes = r }
 
+// UseScratch names a directory for what comes of large files that only remotes
+// have while they are read, where the store cannot be written to; without, they
+// cannot be read then. Call it before the store is used by others.
+func (s *Store) UseScratch(dir string) { s.scratch = dir }
+
 // Remotes is what UseRemotes was told; nil if nothing.
 func (s *Store) Remotes() Remotes { return s.remotes }
 

@@ -18,6 +18,8 @@ type LazyFile struct {
 	e LazyEntry
 	p *Partial // nil of a small file
 
+	unkept error // why what comes does not stay in the store; nil if it does
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of flights
@@ -45,7 +47,12 @@ func (t *LazyTree) OpenFile(ctx context.Context, e LazyEntry) (*LazyFile, error)
 	f := &LazyFile{t: t, e: e}
 	if e.Size > MinOutboard {
 		var err error
-		if f.p, err = t.s.OpenPartial(ctx, e.Digest, e.Size); err != nil {
+		f.p, err = t.s.OpenPartial(ctx, e.Digest, e.Size)
+		if cannotWrite(err) && t.s.scratch != "" {
+			f.unkept = err
+			f.p, err = t.s.openScratch(ctx, e.Digest, e.Size)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -237,6 +244,9 @@ func (f *LazyFile) promote() {
 }
 
 func (f *LazyFile) promoteNow(ctx context.Context) error {
+	if f.unkept != nil {
+		return nil
+	}
 	if err := f.t.pages.NoteCame(f.e.Digest); err != nil {
 		return err
 	}

@@ -336,6 +336,9 @@ func (s *Store) lazyBlob(ctx context.Context, d Digest, progress Progress) error
 		return err
 	}
 	defer f.Close()
+	if f.unkept != nil {
+		return f.unkept
+	}
 	return f.Complete(ctx, progress)
 }
 
@@ -369,7 +372,10 @@ func (s *Store) CopyBlob(ctx context.Context, w io.Writer, d Digest) error {
 		}
 		off += int64(n)
 	}
-	return f.Complete(ctx, nil)
+	if err := f.Complete(ctx, nil); !cannotWrite(err) {
+		return err
+	}
+	return nil // it is not kept, and came all the same
 }
 
 // LocalBytes is how many bytes of a blob of size bytes are here.

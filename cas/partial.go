@@ -71,24 +71,44 @@ func (s *Store) OpenPartial(ctx context.Context, d Digest, size int64) (*Partial
 		return nil, fmt.Errorf("partial blob %s: %d bytes are too few to come in parts: %w", d.Short(), size, ErrInvalid)
 	}
 	p := &Partial{s: s, digest: d, size: size}
-	if err := p.open(ctx); err != nil {
+	path := s.partialPath(d)
+	err := s.makeDirs(filepath.Dir(path))
+	if err == nil {
+		err = p.open(ctx, path, s.openShared)
+	}
+	if err != nil {
 		p.Close()
 		return nil, fmt.Errorf("partial blob %s: %w", d.Short(), err)
 	}
 	return p, nil
 }
 
-func (p *Partial) open(ctx context.Context) error {
-	path := p.s.partialPath(p.digest)
-	if err := p.s.makeDirs(filepath.Dir(path)); err != nil {
-		return err
+// openScratch is OpenPartial in the scratch directory, for who cannot write to
+// the store: nothing is there before, and nothing stays.
+func (s *Store) openScratch(ctx context.Context, d Digest, size int64) (*Partial, error) {
+	dir, err := os.MkdirTemp(s.scratch, "curi-")
+	if err != nil {
+		return nil, err
 	}
+	defer os.RemoveAll(dir) // what is open stays that long
+	p := &Partial{s: s, digest: d, size: size}
+	err = p.open(ctx, filepath.Join(dir, "blob"), func(path string) (*os.File, error) {
+		return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	})
+	if err != nil {
+		p.Close()
+		return nil, fmt.Errorf("scratch for blob %s: %w", d.Short(), err)
+	}
+	return p, nil
+}
+
+func (p *Partial) open(ctx context.Context, path string, open func(string) (*os.File, error)) error {
 	for _, f := range []struct {
 		to   **os.File
 		path string
 	}{{&p.data, path}, {&p.nodes, path + ".outboard"}, {&p.bits, path + ".map"}} {
 		var err error
-		if *f.to, err = p.s.openShared(f.path); err != nil {
+		if *f.to, err = open(f.path); err != nil {
 			return err
 		}
 	}

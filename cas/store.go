@@ -61,6 +61,7 @@ type Store struct {
 	commits      commitFlag
 
 	remotes Remotes // nil: none can be read
+	scratch string  // "": there is none
 	lazy    lazyTrees
 }
 

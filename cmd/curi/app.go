@@ -95,6 +95,7 @@ func (a *app) openStore(ctx context.Context, create bool) (*cas.Store, error) {
 	}
 	a.reader = remote.NewReader(s, o)
 	s.UseRemotes(a.reader)
+	s.UseScratch(os.TempDir())
 	if s.Created() {
 		a.firstUse(ctx, s)
 	}

@@ -20,6 +20,17 @@ func newReadOnly(t *testing.T, mounted bool) (s *site, stage []string) {
 	s.ok("curi", "add", "large", "--name", "large")
 	s.write("digits/new.txt", "7\n")
 	s.ok("curi", "add", "digits", "--name", "digits")
+	// What only a remote has.
+	other := []string{"curi", "--store", s.in("other")}
+	s.write("far/numbers.txt", "8 9\n")
+	s.write("far/sub/more.txt", "10\n")
+	s.ok(append(other, "add", "far", "--name", "far")...)
+	s.ok("dd", "if=/dev/urandom", "of=larger", "bs=1M", "count=3", "status=none")
+	s.ok(append(other, "add", "larger", "--name", "larger")...)
+	s.ok(append(other, "remote", "add", "team", "file://"+s.in("bucket"))...)
+	s.ok(append(other, "push", "far", "larger")...)
+	s.ok("curi", "remote", "add", "team", "file://"+s.in("bucket"), "--policy", "read-only")
+	s.ok("curi", "pull")
 	stage = []string{"--name", "count", "--in", "d=digits", "--out", "n=n.txt", "--out", "copy=copy/", "--work", "w", "--shell", "--",
 		"cat {in.d}/numbers.txt > {out.n}; cp -r {in.d}/. {out.copy}; echo c > {work.w}/c"}
 	s.stage(stage...)
@@ -59,7 +70,7 @@ func (s *site) readsAll(t *testing.T) {
 	t.Helper()
 	for _, c := range []struct{ argv, says string }{
 		{"ls", "digits"}, {"ls --versions digits", "digits@1"}, {"show digits", "numbers.txt"}, {"show count.n", "count"},
-		{"cat digits/numbers.txt", "1 2 3 4"}, {"diff digits@1 digits", "new.txt"}, {"du --runs --work", "digits"},
+		{"cat digits/numbers.txt", "1 2 3 4"}, {"ls team/", "team/larger"}, {"show team/far", "0 B of it here"}, {"cat team/far/numbers.txt", "8 9"}, {"diff digits@1 digits", "new.txt"}, {"du --runs --work", "digits"},
 		{"log", "count"}, {"log count@last", "succeeded"}, {"lineage count.n", "digits@2"}, {"status", "ext4"},
 		{"fsck", "none bad"}, {"fsck --sample 10%", "none bad"}, {"gc --dry-run", "would remove"}, {"meta digits", ""}, {"config", "store"},
 	} {
@@ -76,6 +87,7 @@ func (s *site) readsAll(t *testing.T) {
 		t.Errorf("curi path digits/numbers.txt: %s", p)
 	}
 	s.ok("cmp", "large", s.path("large"))
+	s.ok("sh", "-c", "curi cat team/larger | cmp - larger")
 	oneLine(t, s.fails(123, "a mount", "curi", "path", "digits"))
 
 	dir := s.mountLab()
@@ -83,6 +95,7 @@ func (s *site) readsAll(t *testing.T) {
 		t.Errorf("in the mount: %q", text)
 	}
 	s.ok("cmp", "large", dir+"/artifacts/large/large")
+	s.ok("cmp", "larger", dir+"/remotes/team/larger/larger")
 	if status := s.ok("curi", "status"); !strings.Contains(status, dir) {
 		t.Errorf("curi status does not know the mount:\n%s", status)
 	}
@@ -104,6 +117,7 @@ func (s *site) refusesWrites(t *testing.T) {
 	for _, argv := range []string{
 		"add digits --name other", "add large --name large", "add large --name l --reference", "add copy --name c --move", "tag digits x",
 		"meta digits a=b", "rm digits", "rm count@last", "gc", "shell count -- true",
+		"pull", "checkout team/larger there", "checkout team/far/sub there", "path team/larger",
 		"stage exec --name miss --in d=digits --out o=o -- touch {out.o}",
 		"stage exec --no-mount --name miss --in d=digits --out o=o -- touch {out.o}",
 	} {

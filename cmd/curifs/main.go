@@ -88,6 +88,7 @@ func serve(ctx context.Context, c command, stderr io.Writer) error {
 	remotes := remote.NewReader(s, remote.BucketOptions{Helper: remote.FindHelper(), Logger: logger})
 	defer remotes.Close()
 	s.UseRemotes(remotes)
+	s.UseScratch(os.TempDir())
 	defer s.Close()
 	o := fusefs.Options{
 		AllowOther: c.allowOther, NoExec: c.noExec, Auto: c.auto, Debug: c.debug, Logger: logger,
