@@ -315,6 +315,9 @@ const addStep = 512 << 10
 // Where something does not lead to the digest it is [ErrCorrupt], and nothing of
 // it counts as here.
 func (p *Partial) Add(b []byte, off int64, nodes io.ReaderAt) error {
+	if len(b) == 0 {
+		return nil
+	}
 	used := &nodeRuns{}
 	for at := int64(0); at < int64(len(b)); at += addStep {
 		// What was verified is written while it is still in the core's cache. It
