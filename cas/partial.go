@@ -166,17 +166,6 @@ func (p *Partial) readMap(ctx context.Context) error {
 	return p.bits.Truncate(p.mapSize())
 }
 
-// hasFiles reports whether what a map is about is there. A map is left alone
-// where whoever made the blob one of the store died before he had removed it.
-func (p *Partial) hasFiles() bool {
-	data, err := p.data.Stat()
-	if err != nil || data.Size() != p.size {
-		return false
-	}
-	nodes, err := p.nodes.Stat()
-	return err == nil && nodes.Size() > 0
-}
-
 func (p *Partial) count() {
 	p.missing = groups(p.size)
 	if over := p.missing % 8; over != 0 { // what stands behind the last group means nothing

@@ -111,3 +111,14 @@ func (p *Partial) remove() {
 		os.Remove(f.Name())
 	}
 }
+
+// hasFiles reports whether what a map is about is there. A map is left alone
+// where whoever made the blob one of the store died before he had removed it.
+func (p *Partial) hasFiles() bool {
+	data, err := p.data.Stat()
+	if err != nil || data.Size() != p.size {
+		return false
+	}
+	nodes, err := p.nodes.Stat()
+	return err == nil && nodes.Size() > 0
+}
