@@ -16,7 +16,7 @@ import (
 var (
 	seed          = flag.Uint64("seed", 0, "`number` that decides what is random; 0 takes another one each time")
 	kills         = flag.Int("kills", 1000, "`number` of processes that are killed at random")
-	remoteKills   = flag.Int("remotekills", 60, "`number` of processes that are killed at random while they push, pull and collect a remote")
+	remoteKills   = flag.Int("remotekills", 40, "`number` of processes that are killed at random while they push, pull and collect a remote, of each kind")
 	graphKills    = flag.Int("graphkills", 8, "`number` of processes that are killed at random while graphs of stages run")
 	lazyKillCount = flag.Int("lazykills", 10, "`number` of times that a process is killed while a file of a remote is read")
 	sealing       = flag.Duration("sealing", 60*time.Second, "`how long` writers race the seal, each way")
