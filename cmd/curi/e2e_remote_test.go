@@ -203,8 +203,9 @@ func TestNoSecret(t *testing.T) {
 			t.Errorf("it lies in %s", o.stdout)
 		}
 	}
-	// The look at the processes was one: this test's command is in it.
-	if o := s.run("curi", "cat", "look.args"); !strings.Contains(o.stdout, "stage\nexec") {
+	// The look at the processes was one: this test's command is in it, and what
+	// speaks to the server.
+	if o := s.run("curi", "cat", "look.args"); !strings.Contains(o.stdout, "stage\nexec") || !strings.Contains(o.stdout, "curi-bucket") {
 		t.Errorf("no processes were listed: %.300s", o)
 	}
 }

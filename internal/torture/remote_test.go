@@ -131,7 +131,7 @@ var remoteOps = []op{
 		},
 	}, {
 		// Its lease is renewed while its command runs; whoever comes after one
-		// that was killed waits until it has been silent for long enough.
+		// that was killed knows that lease for one of his store's own.
 		name: "exec-leased", setup: func(r *rig) {
 			addData(r)
 			r.addRemote()
