@@ -164,6 +164,7 @@ func (x *graphExec) run(ctx context.Context) {
 			if x.o.Slurm != nil {
 				slurm = x.o.Slurm(t)
 			}
+			x.event(Event{Kind: EventStarted, Task: t}) // here, for their order
 			go func() { x.done <- x.one(ctx, t, slurm) }()
 		}
 		if !stopped && ctx.Err() == nil {
@@ -281,7 +282,6 @@ func (x *graphExec) one(ctx context.Context, t *stages.Task, slurm *Slurm) (e en
 		defer slurm.task.leave()
 	}
 	environ := opts.Environ
-	x.event(Event{Kind: EventStarted, Task: t})
 	plan, err := t.Bind(ctx, x.g, x.s, environ)
 	if err != nil {
 		e.err = err

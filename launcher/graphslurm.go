@@ -54,6 +54,7 @@ func (x *graphExec) submitReady(ctx context.Context) int {
 			}
 			x.state[t], x.jobs[t] = taskRunning, sub
 			n++
+			x.event(Event{Kind: EventStarted, Task: t})
 			go func() { x.done <- x.one(ctx, t, &sl) }()
 		}
 	}

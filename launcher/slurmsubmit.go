@@ -216,6 +216,8 @@ func (e *execution) sbatch(ctx context.Context, jobs []stages.Job, limit int) (s
 	switch {
 	case errors.Is(err, errNoSlurm):
 		return "", fmt.Errorf("%w: %w: submit from a machine that has Slurm, or leave the launcher out to run it here", ErrRefused, err)
+	case err != nil && len(jobs) > 1 && strings.Contains(err.Error(), "Invalid job array specification"):
+		return "", fmt.Errorf("%w: the array of %d jobs was not taken: %w: see how large one may be here (scontrol show config, MaxArraySize), and choose fewer sets (--set)", ErrRefused, len(jobs), err)
 	case err != nil:
 		return "", fmt.Errorf("%w: the job was not taken: %w", ErrRefused, err)
 	}

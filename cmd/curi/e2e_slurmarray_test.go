@@ -87,6 +87,16 @@ func TestSlurmArray(t *testing.T) {
 	if len(waiting) != 2 {
 		t.Errorf("there wait %v", waiting)
 	}
+	type task struct{ Status, Why string }
+	count := map[string]int{}
+	for _, st := range decode[[]task](s, s.ok("curi", "stage", "status", "train", "--set", "sweep", "--json")) {
+		if count[st.Status]++; st.Status != "cached" && !strings.HasSuffix(st.Why, "of Slurm") {
+			t.Errorf("curi stage status: %+v", st)
+		}
+	}
+	if count["running"] != 2 || count["queued"] != 2 || count["cached"] != 1 {
+		t.Errorf("curi stage status counts %v", count)
+	}
 	var first, second, cancelled string
 	for n, r := range runs {
 		switch on := s.run("test", "-e", s.side+"/on/"+n).status == 0; {

@@ -17,7 +17,7 @@ import (
 type taskJSON struct {
 	Stage   string   `json:"stage"`
 	Sets    []string `json:"sets"`
-	Status  string   `json:"status"` // cached, stale, running, failed, error
+	Status  string   `json:"status"` // cached, stale, queued, running, failed, error
 	Why     string   `json:"why"`    // "" if cached
 	Run     string   `json:"run"`    // that has the result, runs or failed; or ""
 	Key     string   `json:"key"`    // "" while what it needs is stale
@@ -32,9 +32,9 @@ func newStageStatus(a *app) *cobra.Command {
 		Use:   "status [STAGE…]",
 		Short: "Tell of each stage and parameter set whether it is up to date",
 		Long: `Tell of each stage of curi.yaml, with every parameter set, whether its result is
-cached; stale, and why; running; or whether its last run failed. With a STAGE, only of
-it and of what it needs. No remote is asked: "curi stage exec --all --dry-run" tells
-what can be taken from one.`,
+cached; stale, and why; queued as a job; running; or whether its last run failed.
+With a STAGE, only of it and of what it needs. No remote is asked: "curi stage exec
+--all --dry-run" tells what can be taken from one.`,
 		Example: `  curi stage status
   curi stage status train --set small-lr
   curi stage status --json | jq -r '.[] | select(.status == "stale") | .stage'`,
@@ -120,6 +120,12 @@ func judge(ctx context.Context, s *cas.Store, h *stages.History, t *stages.Task,
 	switch {
 	case ok && last.Status == stages.Running:
 		j.Status, j.Run, j.Why = "running", last.ID, "for "+span(sinceStart(last))
+		if last.Job != "" {
+			j.Why += ", job " + last.Job + " of Slurm"
+		}
+		return nil
+	case ok && last.Status == stages.Queued:
+		j.Status, j.Run, j.Why = "queued", last.ID, "job "+last.Job+" of Slurm"
 		return nil
 	case ok && last.Status.Unsuccessful():
 		j.Status, j.Run, j.Why = "failed", last.ID, fmt.Sprintf("%s, exit status %d", last.Status, last.Exit)

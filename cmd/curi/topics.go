@@ -217,7 +217,7 @@ sizes are bytes; times are RFC 3339.
                 array for several stages
     stage list  [{"stage","inputs":{N:REF},"outputs","work","params","aggregate","line"}]
     stage status   [{"stage","sets","status","why","run","key"}]; status is "cached",
-                "stale", "running", "failed" or "error"
+                "stale", "queued", "running", "failed" or "error"
     stage check {"file","stages","sets","problems":[{"line","column","message"}]}
     stage graph {"nodes":[{"id","kind","name","aggregate","layer"}],"edges":[{"from",
                 "to","as","output"}]}; kind is "stage" or "artifact"
