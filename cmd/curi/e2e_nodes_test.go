@@ -150,6 +150,35 @@ func TestNodesFailTogether(t *testing.T) {
 	s.all(s.nodes(2, "kill", "--name", "train", "--out", "model=model", "--", "sh", "-c", "echo weights > {out.model}"), 0)
 }
 
+// A node that died before the first came is not waited for, nor taken for the
+// one that comes in its place with the same ID.
+func TestNodesAfterOneThatDied(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, byCopy)
+	args := []string{"--name", "train", "--out", "model=model", "--", "sh", "-c", "touch $SIDE/begun$CURI_NODE; " + untilGo + "echo weights > {out.model}"}
+	begin := func(rank string) *job {
+		c := *s
+		c.env = append(slices.Clone(s.env), "PET_NODE_RANK="+rank, "PET_NNODES=2")
+		return c.begin(append([]string{"curi", "stage", "exec", "--json", "--per-node", "--rdzv-id", "x"}, args...)...)
+	}
+	dead := begin("1")
+	s.eventually(dead, "node 1 to wait", func() bool { return strings.Contains(dead.stderr.String(), "waiting for node 0") })
+	if err := dead.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = dead.Wait()
+	lock := strings.TrimSpace(s.ok("find", s.store+"/locks/node", "-name", "1"))
+	s.ok("touch", "-d", "1 hour ago", lock)
+	first := begin("0")
+	s.eventually(first, "node 0 to run, and to look for node 1", func() bool {
+		return s.run("test", "-e", s.side+"/begun0", "-a", lock, "-nt", s.store+"/refs/artifact").status == 0
+	})
+	second := begin("1")
+	s.eventually(second, "node 1 to run", func() bool { return s.run("test", "-e", s.side+"/begun1").status == 0 })
+	s.touch("go")
+	s.all([]*job{first, second}, 0)
+}
+
 // Nothing that could not work begins.
 func TestNodesRefused(t *testing.T) {
 	t.Parallel()
