@@ -144,6 +144,12 @@ func (e *execution) checkSlurmNodes() error {
 	return nil
 }
 
+// oneNode reports whether a job must have one node, and does not say so.
+func (e *execution) oneNode() bool {
+	_, said := e.o.Slurm.Options["nodes"]
+	return !said && e.o.Places == "" && !e.o.Slurm.PerNode
+}
+
 // queuedRun is the run that the job is to make.
 func (e *execution) queuedRun() stages.Run {
 	r := stages.NewRun(e.p, e.id, 1)
@@ -202,6 +208,9 @@ func (e *execution) sbatch(ctx context.Context, jobs []stages.Job, limit int) (s
 	if e.requeues() {
 		argv = append(argv, "--requeue")
 	}
+	if e.oneNode() { // tasks that do not fit on one would be spread
+		argv = append(argv, "--nodes=1")
+	}
 	for _, name := range slices.Sorted(maps.Keys(e.o.Slurm.Options)) {
 		value := e.o.Slurm.Options[name]
 		switch {
@@ -218,6 +227,8 @@ func (e *execution) sbatch(ctx context.Context, jobs []stages.Job, limit int) (s
 		return "", fmt.Errorf("%w: %w: submit from a machine that has Slurm, or leave the launcher out to run it here", ErrRefused, err)
 	case err != nil && len(jobs) > 1 && strings.Contains(err.Error(), "Invalid job array specification"):
 		return "", fmt.Errorf("%w: the array of %d jobs was not taken: %w: see how large one may be here (scontrol show config, MaxArraySize), and choose fewer sets (--set)", ErrRefused, len(jobs), err)
+	case err != nil && e.oneNode() && strings.Contains(err.Error(), "node configuration is not available"):
+		return "", fmt.Errorf("%w: the job was not taken: %w: it has to fit on one node, which alone sees the places of the run, unless --places DIR puts them where all do, or --per-node runs the command on each", ErrRefused, err)
 	case err != nil:
 		return "", fmt.Errorf("%w: the job was not taken: %w", ErrRefused, err)
 	}
