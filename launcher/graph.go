@@ -224,7 +224,7 @@ func (x *graphExec) settle(ctx context.Context, e ended) bool {
 		x.event(Event{Kind: EventFinished, Task: e.task, Result: e.res})
 		return true
 	}
-	if sub := x.jobs[e.task]; sub != nil && sub.array.wasStopped(e) {
+	if sub := x.jobs[e.task]; sub != nil && !x.o.KeepGoing && sub.array.wasStopped(context.WithoutCancel(ctx), x.s, e) {
 		x.skip(e.task, errStopped.Error())
 		return true
 	}

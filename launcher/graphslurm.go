@@ -49,6 +49,7 @@ func (x *graphExec) submitReady(ctx context.Context) int {
 		}
 		for i, t := range sub.tasks {
 			sl := *x.slurm(t)
+			sl.stop = !x.o.KeepGoing
 			if sub.array != nil {
 				sl.task = &arrayTask{jobArray: sub.array, index: i}
 			}

@@ -26,6 +26,7 @@ type Slurm struct {
 	Command []string
 
 	task *arrayTask // where it is submitted together with other sets; nil: alone
+	stop bool       // a task that fails keeps those of its array from beginning that wait
 }
 
 // CheckSlurm checks options for sbatch, as `--slurm KEY=VALUE` and

@@ -240,18 +240,33 @@ func (a *jobArray) stop() {
 }
 
 // wasStopped reports whether a result is that of a task that never began,
-// because another failed.
-func (a *jobArray) wasStopped(e ended) bool {
+// because another failed: this process took it out of the queue, or the other one did.
+func (a *jobArray) wasStopped(ctx context.Context, s *cas.Store, e ended) bool {
 	if a == nil {
 		return false
 	}
+	if errors.Is(e.err, errStopped) {
+		return true
+	}
+	if e.err != nil || e.res.Exit != 128+int(syscall.SIGTERM) {
+		return false
+	}
+	if r, err := stages.FindRun(ctx, s, e.res.Run); err != nil || !r.Tree.IsZero() {
+		return false
+	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.stopped && (errors.Is(e.err, errStopped) || e.err == nil && e.res.Job != "" && e.res.Exit == 128+int(syscall.SIGTERM))
+	stopped, jobs := a.stopped, a.jobs
+	a.mu.Unlock()
+	for _, job := range jobs {
+		if r, err := stages.FindRun(ctx, s, job.Run); err == nil && r.Status == stages.Failed {
+			stopped = true
+		}
+	}
+	return stopped
 }
 
 func (a *jobArray) cancelWaiting() {
-	_, _ = slurmctl(context.Background(), slurmEnv(a.by.env), "", "scancel", "--quiet", "--state=PENDING", a.id)
+	_ = cancelWaiting(context.Background(), slurmEnv(a.by.env), a.id)
 	a.touched()
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -98,7 +99,11 @@ func (e *execution) runJob(ctx context.Context) (res *Result, over bool, err err
 		return e.result(128 + int(sig)), false, nil
 	}
 	if err != nil {
+		e.stopArray(ctx)
 		return nil, true, err
+	}
+	if sig == 0 && res.Exit != 0 {
+		e.stopArray(ctx)
 	}
 	if sig == syscall.SIGTERM {
 		if !e.sig.stoodFor.Load() {
@@ -108,6 +113,18 @@ func (e *execution) runJob(ctx context.Context) (res *Result, over bool, err err
 		return res, !requeued, err
 	}
 	return res, true, nil
+}
+
+// stopArray takes the other tasks of a failed job's array out of the queue
+// before this one ends: then the next would begin.
+func (e *execution) stopArray(ctx context.Context) {
+	if e.batch.job.Array == "" || !e.batch.opts.Stop {
+		return
+	}
+	array, _, _ := strings.Cut(ownSlurmID(e.env), "_")
+	if err := cancelWaiting(ctx, slurmEnv(e.env), array); err != nil {
+		e.warn("keep the other sets from beginning: %s", oneLine(err))
+	}
 }
 
 // EndJob notes that a job is over. A run that it never began is marked as

@@ -28,6 +28,7 @@ type jobOptions struct {
 	Snapshot time.Duration `json:"snapshot"`
 	PerNode  bool          `json:"per_node"`
 	Requeue  bool          `json:"requeue"` // at the time limit it goes on in the same job
+	Stop     bool          `json:"stop"`    // if it fails, others of its array that wait are cancelled
 }
 
 // jobDir is where a job's output grows, in the place of its key.
@@ -63,7 +64,7 @@ func (e *execution) submit(ctx context.Context) (*Result, *stages.Job, error) {
 		job.Array, job.Task = task.name, task.index
 	}
 	tree, err := stages.StorePlan(ctx, e.s, e.p, jobOptions{
-		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Places: e.o.Places, Timeout: e.o.Timeout, Grace: e.o.Grace, PerNode: e.o.Slurm.PerNode, Requeue: e.requeues()})
+		Force: e.o.Force, Fresh: e.o.Fresh, Retries: e.o.Retries, Snapshot: e.o.Snapshot, NoMount: e.o.NoMount, Places: e.o.Places, Timeout: e.o.Timeout, Grace: e.o.Grace, PerNode: e.o.Slurm.PerNode, Requeue: e.requeues(), Stop: e.o.Slurm.stop})
 	if err != nil {
 		return nil, nil, err
 	}

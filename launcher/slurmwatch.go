@@ -362,14 +362,28 @@ func interruptJob(ctx context.Context, env environment, id string) error {
 			cancel = nil
 		}
 	}
-	var nothing *slurmError // it is of neither kind
 	if cancel != nil {
-		if _, err := slurmctl(ctx, env, "", cancel...); err != nil && !(errors.As(err, &nothing) && nothing.says == "") {
+		if err := scancel(ctx, env, cancel...); err != nil {
 			return fmt.Errorf("cancel job %s: %w", id, err)
 		}
 	}
-	if _, err := slurmctl(ctx, env, "", "scancel", "--quiet", "--state=RUNNING", "--batch", "--signal=INT", id); err != nil && !(errors.As(err, &nothing) && nothing.says == "") {
+	if err := scancel(ctx, env, "scancel", "--quiet", "--state=RUNNING", "--batch", "--signal=INT", id); err != nil {
 		return fmt.Errorf("interrupt job %s: %w", id, err)
+	}
+	return nil
+}
+
+// cancelWaiting takes those tasks of an array out of the queue that wait in it.
+func cancelWaiting(ctx context.Context, env environment, array string) error {
+	return scancel(ctx, env, "scancel", "--quiet", "--state=PENDING", array)
+}
+
+// scancel calls it; that there was nothing to cancel, which it fails of without
+// a word, is no error.
+func scancel(ctx context.Context, env environment, argv ...string) error {
+	var nothing *slurmError
+	if _, err := slurmctl(ctx, env, "", argv...); err != nil && !(errors.As(err, &nothing) && nothing.says == "") {
+		return err
 	}
 	return nil
 }

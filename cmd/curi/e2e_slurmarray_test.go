@@ -30,7 +30,7 @@ stages:
     out: {m: m}
     work: [w]
     launcher: `+launcher+`
-  eval: {shell: 'echo eval{param.n} >> $SIDE/ran; cat {in.m} > {out.e}', in: {m: train.m}, out: {e: e}, params: {n: 0}}
+  eval: {shell: 'echo {param.n} >> $SIDE/evals; cat {in.m} > {out.e}', in: {m: train.m}, out: {e: e}, params: {n: 0}}
 parameter_sets:
   base: {}
   sweep: {grid: {n: [`+sets+`]}}
@@ -122,7 +122,7 @@ func TestSlurmArray(t *testing.T) {
 	if o := s.finish(attached); o.status != 0 || !strings.Contains(o.stdout, "set "+second+" try") || strings.Contains(o.stdout, "set "+first+" try") {
 		t.Errorf("attached to set %s: %s", second, o)
 	}
-	s.eventually(j, "what needs it to run while others of the array still do", func() bool { return slices.Contains(s.lines("ran"), "eval"+second) })
+	s.eventually(j, "what needs it to run while others of the array still do", func() bool { return slices.Contains(s.lines("evals"), second) })
 	s.touch("go")
 	if o := s.finish(j); o.status != 143 || strings.Count(o.stdout, `"event":"array"`) != 1 || strings.Count(o.stdout, `"event":"skipped"`) != 1 {
 		t.Errorf("an array of which one task was cancelled: %s", o)
