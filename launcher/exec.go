@@ -159,8 +159,11 @@ func Exec(ctx context.Context, s *cas.Store, p *stages.Plan, o Options) (*Result
 	defer e.sig.stop()
 	res, err := e.miss(e.sig.ctx)
 	if sig := e.sig.caught(); sig != 0 && errors.Is(err, context.Canceled) {
-		// While it waited or prepared: nothing ran.
+		// While it waited or prepared: nothing ran, or nothing since the last try.
 		e.say("ended by %s", sig)
+		if _, err := stages.FindRun(context.WithoutCancel(ctx), e.s, e.id); errors.Is(err, cas.ErrNotFound) {
+			e.id = ""
+		}
 		return e.result(128 + int(sig)), nil
 	}
 	return res, err

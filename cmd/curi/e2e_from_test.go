@@ -42,6 +42,15 @@ func TestRunsOfOnePathTakeTurns(t *testing.T) {
 			return strings.Contains(j.stderr.String(), "whose output is taken from the same path") || len(s.lines("pids")) > 1
 		})
 	}
+	// Who gives up waiting has no run, and none to look for.
+	fourth := s.begin(append(s.execArgv("train", "-p", "lr=4"), "--json")...)
+	s.eventually(fourth, "another to wait", func() bool { return strings.Contains(fourth.stderr.String(), "is taken from the same path") })
+	if err := fourth.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if o := s.finish(fourth); o.status != 130 || decode[result](s, o.stdout).Run != "" {
+		t.Errorf("interrupted while it waits: %s", o)
+	}
 	s.touch("go")
 	for _, j := range []*job{both, third} {
 		if o := s.finish(j); o.status != 0 {

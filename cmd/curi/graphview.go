@@ -165,6 +165,9 @@ func (v *graphView) failure(e launcher.Event) string {
 	if e.Err != nil {
 		return fmt.Sprintf("%s failed: %s", e.Task.Label, wayOut(e.Err))
 	}
+	if e.Result.Run == "" {
+		return fmt.Sprintf("%s was ended before it ran, with exit status %d", e.Task.Label, e.Result.Exit)
+	}
 	return fmt.Sprintf("%s failed with exit status %d (curi log %s)", e.Task.Label, e.Result.Exit, e.Result.Run)
 }
 

@@ -197,7 +197,8 @@ sizes are bytes; times are RFC 3339.
     rm          {"removed":[{"name","version","tree"}],"run"}
     stage exec  {"run","stage","key","cached","exit_status","seconds",
                 "outputs":{N:{"digest","tree","bytes","files","path"}}}; of a job of
-                Slurm also "job", its number. attach prints the same
+                Slurm also "job", its number; "run" is "" where a signal came before
+                there was one. attach prints the same
     stage exec --dry-run   {"key","cached","remote","command":[]}; remote is the one
                 that has the result, or "" for the store itself; of stages of
                 curi.yaml also "tasks", as of stage status with "command"; key is ""
