@@ -14,6 +14,7 @@ func TestProjectWithoutGPUs(t *testing.T) {
 	s.write("curi.yaml", `
 stages:
   none: {shell: 'echo "none has [$CUDA_VISIBLE_DEVICES]" > {out.o}', out: {o: o}, resources: {gpus: 0}}
+  far: {shell: 'cat {in.n}', in: {n: none.o}, resources: {gpus: 2}, launcher: slurm}
   nowhere: {run: [no-such-program, "{in.t}"], in: {t: train.o}}
   train: {shell: 'cat {in.n} > {out.o}; echo "train has [$CUDA_VISIBLE_DEVICES]" >> {out.o}', in: {n: none.o}, out: {o: o}, resources: {gpus: 2}}
 `)
@@ -34,6 +35,9 @@ stages:
 	}
 	s.env[len(s.env)-1] += "3"
 	o := s.fails(124, "", s.execArgv("nowhere")...)
+	if o := s.run(s.execArgv("far")...); strings.Contains(o.stderr, "stage far wants") {
+		t.Errorf("of a stage that runs on a node of Slurm: %s", o)
+	}
 	before, _, _ := strings.Cut(o.stderr, " runs: ")
 	for _, warning := range []string{
 		"warning: stage train wants 2 GPUs, and this machine gives it 0 (",
