@@ -34,10 +34,11 @@ stages:
 		t.Errorf("with a remote that has the result: %+v", r)
 	}
 	s.env[len(s.env)-1] += "3"
-	o := s.fails(124, "", s.execArgv("nowhere")...)
 	if o := s.run(s.execArgv("far")...); strings.Contains(o.stderr, "stage far wants") {
 		t.Errorf("of a stage that runs on a node of Slurm: %s", o)
 	}
+	s.ok("curi", "rm", "none@last")
+	o := s.fails(124, "", s.execArgv("nowhere")...)
 	before, _, _ := strings.Cut(o.stderr, " runs: ")
 	for _, warning := range []string{
 		"warning: stage train wants 2 GPUs, and this machine gives it 0 (",
