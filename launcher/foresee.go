@@ -26,6 +26,11 @@ func (x *graphExec) foresee() {
 		if err := lacksGPUs(t.Resources, "stage "+st.Name, env); err != nil {
 			x.event(Event{Kind: EventWarning, Task: t, Text: fmt.Sprintf("%s; without a result it will be refused", oneLine(err))})
 		}
+		if opts.Secret != nil {
+			if err := (&stages.Plan{Stage: st.Stage}).CheckSecrets(opts.Secret); err != nil {
+				x.event(Event{Kind: EventWarning, Task: t, Text: fmt.Sprintf("stage %s: %s; without a result it will be refused", st.Name, oneLine(err))})
+			}
+		}
 		if st.Shell || strings.Contains(st.Command[0], "{") || slices.ContainsFunc(st.Env, func(v stages.EnvVar) bool { return v.Name == "PATH" }) {
 			continue
 		}

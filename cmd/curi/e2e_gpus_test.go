@@ -15,7 +15,7 @@ func TestProjectWithoutGPUs(t *testing.T) {
 stages:
   none: {shell: 'echo "none has [$CUDA_VISIBLE_DEVICES]" > {out.o}', out: {o: o}, resources: {gpus: 0}}
   far: {shell: 'cat {in.n}', in: {n: none.o}, resources: {gpus: 2}, launcher: slurm}
-  nowhere: {run: [no-such-program, "{in.t}"], in: {t: train.o}}
+  nowhere: {run: [no-such-program, "{in.t}", "{secret.NO_SUCH}"], in: {t: train.o}}
   train: {shell: 'cat {in.n} > {out.o}; echo "train has [$CUDA_VISIBLE_DEVICES]" >> {out.o}', in: {n: none.o}, out: {o: o}, resources: {gpus: 2}}
 `)
 	remote := "file://" + filepath.Join(s.side, "remote")
@@ -42,6 +42,7 @@ stages:
 	before, _, _ := strings.Cut(o.stderr, " runs: ")
 	for _, warning := range []string{
 		"warning: stage train wants 2 GPUs, and this machine gives it 0 (",
+		"warning: stage nowhere: {secret.NO_SUCH}: the variable NO_SUCH is not set in the environment",
 		`warning: stage nowhere: exec: "no-such-program": executable file not found in $PATH; without a result it will fail`,
 	} {
 		if !strings.Contains(before, warning) {
