@@ -108,6 +108,35 @@ func (s *site) wantNothingHeld() {
 	}
 }
 
+// Nobody settles a run whose curi and guard are killed at once; nobody is told
+// that it goes on all the same.
+func TestRunThatNobodySettled(t *testing.T) {
+	t.Parallel()
+	s := slowSite(t, byCopy, 1, "")
+	j := s.begin(s.execArgv("s0")...)
+	s.eventually(j, "the stage to run", func() bool { return len(s.lines("pids")) == 1 })
+	// The command dies with the guard.
+	for _, pid := range []int{j.Process.Pid, parentOf(t, s.lines("pids")[0])} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = j.Wait()
+	type told struct {
+		Status string `json:"status"`
+	}
+	// A process that is on its way out holds the key a moment longer.
+	s.eventually(nil, "curi log to say that it is lost", func() bool {
+		return decode[[]told](s, s.ok("curi", "log", "--stage", "s0", "--json"))[0].Status == "lost"
+	})
+	if st := decode[struct{ Running []told }](s, s.ok("curi", "status", "--json")); len(st.Running) > 0 {
+		t.Errorf("still said to run: %v", st.Running)
+	}
+	if n := len(decode[[]told](s, s.ok("curi", "log", "--failed", "--json"))); n != 1 {
+		t.Errorf("%d runs failed, want one", n)
+	}
+}
+
 // Two calls at once run each stage once.
 func TestTwoProjectsAtOnce(t *testing.T) {
 	t.Parallel()
