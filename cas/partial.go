@@ -45,6 +45,10 @@ const (
 	partialHeader  = 40
 )
 
+// MaxPartial bounds a partial blob, in bytes: the map of a larger one, whose
+// size is the word of a remote, would not fit into memory.
+const MaxPartial = 8 << 40
+
 // Partial is an open partial blob. It may be used by several goroutines, and
 // several processes may have it open at once.
 type Partial struct {
@@ -65,10 +69,14 @@ func (s *Store) partialPath(d Digest) string { return s.path("partial", d) }
 
 // OpenPartial opens what the store has of the blob d, of size bytes, which may
 // be nothing yet. Only blobs that have an outboard can be partial: of at most
-// [MinOutboard] bytes it is an error that wraps [ErrInvalid].
+// [MinOutboard] bytes, or more than [MaxPartial], it is an error that wraps
+// [ErrInvalid].
 func (s *Store) OpenPartial(ctx context.Context, d Digest, size int64) (*Partial, error) {
-	if size <= outboardMin {
+	switch {
+	case size <= outboardMin:
 		return nil, fmt.Errorf("partial blob %s: %d bytes are too few to come in parts: %w", d.Short(), size, ErrInvalid)
+	case size > MaxPartial:
+		return nil, fmt.Errorf("partial blob %s: %d bytes are too many to come in parts, of which %d can: %w", d.Short(), size, int64(MaxPartial), ErrInvalid)
 	}
 	p := &Partial{s: s, digest: d, size: size}
 	path := s.partialPath(d)

@@ -250,3 +250,16 @@ func TestVerifyPartial(t *testing.T) {
 	}
 	verify(0)
 }
+
+// The map of what a hostile remote says to be a file of an EiB is not made.
+func TestPartialTooLarge(t *testing.T) {
+	s := newCoreStore(t)
+	for _, size := range []int64{MinOutboard, MaxPartial + 1, 1 << 60} {
+		if p, err := s.OpenPartial(t.Context(), Sum(nil), size); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%d bytes: %v", size, err)
+			if err == nil {
+				p.Close()
+			}
+		}
+	}
+}

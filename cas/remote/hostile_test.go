@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"testing"
 
 	"github.com/curi-store/curi/cas"
@@ -129,6 +130,21 @@ func TestLyingRecipe(t *testing.T) {
 					break
 				}
 			}
+		}},
+		{"chunks of a byte", []string{"big"}, func(w *recipeWriter) {
+			rt, i := find(w, "big")
+			k := slices.IndexFunc(w.rows, func(r row) bool { return r.start == rt.places[i].at })
+			big := w.rows[k]
+			if big.enc != encStored {
+				t.Fatal("random bytes are compressed")
+			}
+			var tiny []row
+			for n := range big.raw {
+				r := big
+				r.start, r.off, r.raw, r.stored = big.start+int64(n), big.off+int64(n), 1, 1
+				tiny = append(tiny, r)
+			}
+			w.rows = slices.Replace(w.rows, k, k+1, tiny...)
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -3,12 +3,9 @@ package remote
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"sort"
 	"sync"
-
-	"github.com/curi-store/curi/cas"
 )
 
 // nodeCache keeps nodes of outboards: who reads here and there in a segment
@@ -33,17 +30,12 @@ const (
 	// nodesAhead is for how many segments nodes are fetched at once for who
 	// reads one after the other.
 	nodesAhead = 8
-	// maxUpper bounds the nodes above segments, which are read together: those
-	// of a file of 8 TiB.
-	maxUpper = 64 << 20
 )
 
 // nodesOf returns the nodes of a file that lead to the bytes of a segment: those
-// above segments, and those of the segment. What is fetched is fetched once.
+// above segments, 64 MiB at most (of [cas.MaxPartial]), and those of the segment.
+// What is fetched is fetched once.
 func (rc *Recipe) nodesOf(ctx context.Context, n Node, segment int64) (upper, under []byte, err error) {
-	if upperLen(n.Size) > maxUpper {
-		return nil, nil, fmt.Errorf("a file of %d bytes is too large to be read in parts: %w", n.Size, cas.ErrInvalid)
-	}
 	want := []span{upperSpan(n), lowerSpan(n, segment)}
 	end := segment + 1
 	if segment >= 2 && rc.nodes.has(lowerSpan(n, segment-1)) && rc.nodes.has(lowerSpan(n, segment-2)) {

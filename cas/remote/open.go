@@ -304,6 +304,14 @@ func pick(entries []cas.Entry, places []place, name string) (Node, error) {
 	return Node{entries[i], places[i]}, nil
 }
 
+// Chunks have 4 KiB at least where they are cut by what they hold, so that a
+// part of the stream has fewer of them than this, whatever it is: a recipe of
+// chunks of a byte each would take a hundred times the memory of the bytes.
+const (
+	leastAverage = 1 << 10 // bytes of a chunk
+	tinyChunks   = 4096    // that a part may have besides
+)
+
 // rows returns the chunks that cover the file stream from lo to hi.
 func (rc *Recipe) rows(ctx context.Context, lo, hi int64) ([]row, error) {
 	pages := rc.head.chunkPages
@@ -322,6 +330,9 @@ func (rc *Recipe) rows(ctx context.Context, lo, hi int64) ([]row, error) {
 		from := sort.Search(len(rows), func(i int) bool { return rows[i].end() > lo })
 		to := sort.Search(len(rows), func(i int) bool { return rows[i].start >= hi })
 		all = append(all, rows[from:to]...)
+		if int64(len(all)) > tinyChunks+(hi-lo)/leastAverage {
+			return nil, fmt.Errorf("%s: more than %d chunks for %d bytes of the file stream: %w", rc.key, tinyChunks+(hi-lo)/leastAverage, hi-lo, cas.ErrCorrupt)
+		}
 	}
 	return all, nil
 }
