@@ -415,32 +415,3 @@ func TestSlurmMountsOfTheirOwn(t *testing.T) {
 	}
 	s.eventually(nil, "the mounts to leave", func() bool { return len(decode[status](s, s.ok("curi", "status", "--json")).Mounts) == 0 })
 }
-
-// The places of a job may lie on another filesystem than the store, which all of
-// its nodes see: what it writes is seen as it comes, its work directories are
-// found by the next job, in the store's own place too. A job of several nodes is
-// refused without, and so is one that would become that.
-func TestSlurmPlaces(t *testing.T) {
-	s := slurmSite(t, byCopy)
-	places, err := os.MkdirTemp("/dev/shm", "cp-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(places) })
-	s.fails(124, "--places DIR puts them where all do", s.batchArgv("true", "--slurm", "nodes=2")...)
-	s.fails(124, "it has to fit on one node", s.batchArgv("true", "--slurm", "partition=wide", "--slurm", "ntasks=40")...)
-	argv := s.batchArgv(`echo "begun in {root}"; test -e $SIDE/go || { echo c > {work.w}/c; exit 3; }
-		srun --nodes=2 --ntasks=2 sh -c 'cp {work.w}/c {out.dir}/$SLURMD_NODENAME'; cp {work.w}/c {out.model}`, "--work", "w", "--out", "dir=dir/")
-	s.fails(3, "", argv...)
-	there := slices.Insert(slices.Clone(argv), 3, "--places", places, "--slurm", "partition=wide", "--slurm", "nodes=2")
-	o := s.fails(3, "(try 2, with the work directories of the last)", there...)
-	if !strings.Contains(o.stderr, "\nbegun in "+places+"/") {
-		t.Errorf("the output did not come through: %s", o)
-	}
-	s.touch("go")
-	r := decode[result](s, s.ok(there...))
-	if text := s.ok("sh", "-c", `cd "$0" && grep . *`, r.Outputs["dir"].Path); text != "n1:c\nn2:c\n" {
-		t.Errorf("the nodes wrote %q", text)
-	}
-	s.fails(124, "is no directory", slices.Insert(slices.Clone(argv), 3, "--force", "--places", places+"/none")...)
-}
