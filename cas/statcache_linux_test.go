@@ -169,9 +169,18 @@ func TestImageThatIsReplacedIsReadAgain(t *testing.T) {
 			t.Cleanup(func() { run("losetup", "-d", loop) })
 		} else { // the same device, as after a reboot
 			run("losetup", "--set-capacity", loop)
-			run("blockdev", "--flushbufs", loop)
 		}
-		run("mount", "-t", "squashfs", "-o", "ro", loop, mnt)
+		// The kernel keeps a block of the old image where something holds on to it.
+		for deadline := time.Now().Add(time.Minute); ; run("umount", mnt) {
+			run("blockdev", "--flushbufs", loop)
+			run("mount", "-t", "squashfs", "-o", "ro", loop, mnt)
+			if b, err := os.ReadFile(filepath.Join(mnt, "labels")); err == nil && string(b) == text {
+				break
+			} else if time.Now().After(deadline) {
+				run("umount", mnt)
+				t.Fatalf("image %d is not the one that is mounted: %v", i, err)
+			}
+		}
 		a, err := s.AddPath(t.Context(), mnt, AddOptions{})
 		run("umount", mnt)
 		if err != nil {
