@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -203,6 +204,9 @@ func (t *taker) takeFile(ctx context.Context, n *node) error {
 	}
 	var user Attrs
 	if user, err = userXattrs(paths[0]); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%s went away while it was sealed: %w", paths[0], ErrBusy)
+		}
 		sf.close()
 		return err
 	}
