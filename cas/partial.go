@@ -59,7 +59,8 @@ type Partial struct {
 	nodes  *os.File
 	bits   *os.File
 
-	mu      sync.Mutex
+	turn    sync.Mutex // for the flock of the map, which is the process's, not the goroutine's; before mu
+	mu      sync.Mutex // never held while something is waited for: every reader takes it
 	present []byte
 	missing int64         // groups
 	moved   chan struct{} // closed when more is here; nil while nobody waits for that
@@ -342,12 +343,14 @@ func (p *Partial) WriteBack(off, n int64) { startWriteback(p.data, off, n) }
 
 // mark notes that groups are there, so that other processes see it.
 func (p *Partial) mark(from, to int64) error {
-	p.mu.Lock() // first: the flock is the process's, not the goroutine's
-	defer p.mu.Unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	if err := flock(p.bits, unix.LOCK_EX); err != nil {
 		return err
 	}
 	defer flock(p.bits, unix.LOCK_UN)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.readBits(from, to); err != nil {
 		return err
 	}

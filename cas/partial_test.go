@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // partialBlob is a blob and its outboard, that no store has.
@@ -261,5 +263,56 @@ func TestPartialTooLarge(t *testing.T) {
 				p.Close()
 			}
 		}
+	}
+}
+
+// Whoever reads a file that came whole does not wait until that is durable, nor
+// for another process that has its map.
+func TestPromotionLetsReadersGoOn(t *testing.T) {
+	s := newCoreStore(t)
+	const size = 3 << 20
+	b, d, nodes := partialBlob(t, size)
+	p := openPartial(t, s, d, size)
+	if err := p.Add(b, 0, nodes); err != nil {
+		t.Fatal(err)
+	}
+	other, err := os.Open(p.bits.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := flock(other, unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	promoted, read := make(chan error, 1), make(chan error, 1)
+	go func() { promoted <- p.Promote(t.Context()) }()
+	for p.turn.TryLock() { // until it has come to the lock
+		p.turn.Unlock()
+		time.Sleep(time.Millisecond)
+	}
+	go func() {
+		got := make([]byte, size)
+		_, err := p.ReadAt(got, 0)
+		if err == nil && !bytes.Equal(got, b) {
+			err = errors.New("other bytes")
+		}
+		read <- err
+	}()
+	select {
+	case err := <-read:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a reader waits")
+	}
+	if err := flock(other, unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-promoted; err != nil {
+		t.Error(err)
+	}
+	if !s.HasWholeBlob(d, size) {
+		t.Error("the blob is not one of the store")
 	}
 }

@@ -26,13 +26,17 @@ func (p *Partial) Promote(ctx context.Context) error {
 }
 
 func (p *Partial) promote(ctx context.Context) error {
+	// What takes long comes first, while nobody waits for a lock.
+	if err := p.data.Sync(); err != nil {
+		return storeError(err)
+	}
 	release, err := p.s.shareCommit(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.turn.Lock()
+	defer p.turn.Unlock()
 	if err := flock(p.bits, unix.LOCK_EX); err != nil {
 		return err
 	}
