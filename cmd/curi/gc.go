@@ -73,7 +73,7 @@ func (a *app) gc(ctx context.Context, dry bool) error {
 	if dry {
 		verb = "would remove"
 	}
-	return a.printf("%s %s and %s (%s); %s stay\n", verb, count(out.RemovedResults, "stage result"), count(out.RemovedBlobs, "blob"), size(out.RemovedBytes), count(out.KeptBlobs, "blob"))
+	return a.printf("%s %s and %s (%s); kept %s\n", verb, count(out.RemovedResults, "stage result"), count(out.RemovedBlobs, "blob"), size(out.RemovedBytes), count(out.KeptBlobs, "blob"))
 }
 
 // keepJobs ends what is left of jobs of Slurm that are over, and keeps what the
