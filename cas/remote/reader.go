@@ -219,7 +219,8 @@ type away struct {
 	until time.Time
 	wait  time.Duration
 	err   error
-	asked bool // somebody finds out whether it still is
+	// While somebody finds out whether it still is; closed when he knows.
+	asked chan struct{}
 }
 
 // How long a remote that is away is left alone, at first and at most.
@@ -229,18 +230,31 @@ const (
 )
 
 // begin reports whether a request may be made now; probe: it is the one that
-// finds out.
-func (l *link) begin() (probe bool, err error) {
+// finds out. Others wait for that: a range is fetched by several requests at
+// once, of which one that fails ends the others.
+func (l *link) begin(ctx context.Context) (probe bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	a := &l.away
+	for a.err != nil && a.asked != nil {
+		asked := a.asked
+		l.mu.Unlock()
+		select {
+		case <-asked:
+		case <-ctx.Done():
+		}
+		l.mu.Lock()
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+	}
 	if a.err == nil {
 		return false, nil
 	}
-	if a.asked || time.Now().Before(a.until) {
+	if time.Now().Before(a.until) {
 		return false, fmt.Errorf("remote %s was away %s ago and is asked again later: %w", l.name, time.Since(a.until.Add(-a.wait)).Round(time.Second), a.err)
 	}
-	a.asked = true
+	a.asked = make(chan struct{})
 	return true, nil
 }
 
@@ -250,7 +264,8 @@ func (l *link) end(ctx context.Context, probe bool, err error) {
 	defer l.mu.Unlock()
 	a := &l.away
 	if probe {
-		a.asked = false
+		close(a.asked)
+		a.asked = nil
 	}
 	switch {
 	case errors.Is(err, errOffline{}): // nothing to find out
@@ -263,7 +278,7 @@ func (l *link) end(ctx context.Context, probe bool, err error) {
 		l.o.Logger.Warn("a remote is away; what only it has cannot be read for now", "remote", l.name, "again_in", a.wait, "err", err)
 	case err != nil && ctx.Err() != nil: // it was not told
 	default:
-		*a = away{}
+		*a = away{asked: a.asked}
 	}
 }
 
@@ -337,7 +352,7 @@ func (l *link) lend(ctx context.Context, key string, off int64, n int, came func
 
 // read makes a request by fn, a second time where the helper ended meanwhile.
 func (l *link) read(ctx context.Context, key string, fn func(Bucket) error) error {
-	probe, err := l.begin()
+	probe, err := l.begin(ctx)
 	if err != nil {
 		return err
 	}
