@@ -104,13 +104,7 @@ func TestFlippedBit(t *testing.T) {
 // readFlipped reads files by a new store, and counts the errors.
 func readFlipped(t *testing.T, b Bucket, tree cas.Digest, files map[string][]byte, reads []string) (failed int64) {
 	t.Helper()
-	s := newStore(t)
-	if err := (Config{Name: "team", URL: "file:///nowhere", Policy: ByHand}).Save(t.Context(), s); err != nil {
-		t.Fatal(err)
-	}
-	reader := NewReader(s, BucketOptions{})
-	reader.open = func(context.Context, string, BucketOptions) (Bucket, error) { return b, nil }
-	s.UseRemotes(reader)
+	s := readsBy(t, b)
 	defer s.Close()
 	if _, err := s.KeepPages(t.Context(), "team", tree); err != nil {
 		t.Fatal(err)

@@ -88,13 +88,7 @@ func TestLazyFaults(t *testing.T) {
 	if _, err := r.Push(t.Context(), a, tree, PushOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	s := newStore(t)
-	if err := (Config{Name: "team", URL: "file:///nowhere", Policy: ByHand}).Save(t.Context(), s); err != nil {
-		t.Fatal(err)
-	}
-	reader := NewReader(s, BucketOptions{})
-	reader.open = func(context.Context, string, BucketOptions) (Bucket, error) { return b, nil }
-	s.UseRemotes(reader)
+	s := readsBy(t, b)
 	defer s.Close()
 	proxy.hurt(0.5, allFaults...)
 	failed := lazyReads(t, s, tree, files, 12)
@@ -226,13 +220,7 @@ func TestLazyHang(t *testing.T) {
 	proper := patience.Timeout
 	for _, fault := range []string{"hang", "stall"} {
 		for name, data := range files {
-			s := newStore(t)
-			if err := (Config{Name: "team", URL: "file:///nowhere", Policy: ByHand}).Save(t.Context(), s); err != nil {
-				t.Fatal(err)
-			}
-			reader := NewReader(s, BucketOptions{})
-			reader.open = func(context.Context, string, BucketOptions) (Bucket, error) { return b, nil }
-			s.UseRemotes(reader)
+			s := readsBy(t, b)
 			f := openLazy(t, s, tree, name)
 			proxy.hurtOnly("packs/", 1, fault)
 			patience.Timeout = 300 * time.Millisecond

@@ -54,6 +54,19 @@ func (b *countedBucket) setHook(hook func(key string, p []byte) error) {
 	b.hook = hook
 }
 
+// readsBy makes a store whose remote team is b.
+func readsBy(t testing.TB, b Bucket) *cas.Store {
+	t.Helper()
+	s := newStore(t)
+	if err := (Config{Name: "team", URL: "file:///nowhere", Policy: ByHand}).Save(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	reader := NewReader(s, BucketOptions{})
+	reader.open = func(context.Context, string, BucketOptions) (Bucket, error) { return b, nil }
+	s.UseRemotes(reader)
+	return s
+}
+
 // readerOf makes a store that reads the remote in dir, and counts.
 func readerOf(t testing.TB, s *cas.Store, dir string) *countedBucket {
 	t.Helper()
