@@ -224,16 +224,8 @@ func TestSlurmArrayInterruptAndDetach(t *testing.T) {
 // leaves tasks that are found by the array's name.
 func TestSlurmArraySubmitterDiesInTheGap(t *testing.T) {
 	s := arraySite(t, "1, 2", "{slurm: {hold: true}}")
-	plain := s.sbatchHangs()
 	argv := s.execArgv("train", "--set", "sweep")
-	j := s.begin(argv...)
-	s.eventually(j, "the array to be submitted", func() bool { return len(s.lines("submitted")) > 0 })
-	if err := j.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	s.ok("kill", s.lines("submitted")[0])
-	_ = j.Wait()
-	s.env = plain
+	s.diesInTheGap(argv)
 	second := s.begin(argv...)
 	array := s.lines("id")[0]
 	for _, task := range []string{array + "_0", array + "_1"} {

@@ -255,15 +255,7 @@ func TestSlurmOutlivesItsSubmitter(t *testing.T) {
 func TestSlurmSubmitterDiesInTheGap(t *testing.T) {
 	s := slurmSite(t, byCopy)
 	argv := s.batchArgv("echo x >> $SIDE/ran; "+untilGo+"echo weights > {out.model}", "--slurm", "hold")
-	plain := s.sbatchHangs()
-	j := s.begin(argv...)
-	s.eventually(j, "the job to be submitted", func() bool { return len(s.lines("submitted")) > 0 })
-	if err := j.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	s.ok("kill", s.lines("submitted")[0])
-	_ = j.Wait()
-	s.env = plain
+	s.diesInTheGap(argv)
 	second := s.begin(argv...)
 	s.eventually(second, "the second call to find the job", func() bool { return strings.Contains(second.stderr.String(), "job "+s.lines("id")[0]) })
 	s.release()
@@ -272,6 +264,21 @@ func TestSlurmSubmitterDiesInTheGap(t *testing.T) {
 		t.Errorf("the second call: %s", o)
 	}
 	s.wantStarts(1)
+}
+
+// diesInTheGap makes a call that is killed once its job is submitted, and
+// before it knows which it is.
+func (s *site) diesInTheGap(argv []string) {
+	s.t.Helper()
+	plain := s.sbatchHangs()
+	j := s.begin(argv...)
+	s.eventually(j, "what is submitted", func() bool { return len(s.lines("submitted")) > 0 })
+	if err := j.Process.Kill(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.ok("kill", s.lines("submitted")[0])
+	_ = j.Wait()
+	s.env = plain
 }
 
 // sbatchHangs makes sbatch never return once the job is submitted, and returns
