@@ -173,11 +173,17 @@ func (s *Store) stageBytes(data []byte, mode fs.FileMode, sync bool) (_ *os.File
 
 // flushed hands what was written to f to a file server, as closing f would do,
 // so that other hosts see it: NFS keeps it back until some descriptor is closed,
-// and f may stay open for days.
+// and f may stay open for days. Somebody may close f meanwhile.
 func flushed(f *os.File) error {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	c, err := f.SyscallConn()
 	if err == nil {
-		err = unix.Close(fd)
+		cerr := c.Control(func(fd uintptr) {
+			var dup int
+			if dup, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+				err = unix.Close(dup)
+			}
+		})
+		err = errors.Join(err, cerr)
 	}
 	if err != nil {
 		return &os.PathError{Op: "close", Path: f.Name(), Err: err}
