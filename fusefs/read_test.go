@@ -63,3 +63,22 @@ func TestReadingLeavesNoAccessTimes(t *testing.T) {
 		t.Errorf("accessed at %v", time.Unix(at.Sec, 0))
 	}
 }
+
+// That a name is missing in a tree is asked once: nothing appears there.
+func TestMissingNamesAreRemembered(t *testing.T) {
+	s := newStore(t)
+	publish(t, s, "data", map[string]string{"a": "1"})
+	m := mount(t, s)
+	before := int64(0)
+	for i := range 100 {
+		if _, err := os.Stat(m.path("artifacts/data/b")); !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			before = m.stats(t)["lookups"]
+		}
+	}
+	if n := m.stats(t)["lookups"] - before; n > 5 {
+		t.Errorf("%d look-ups for a name that was missing before", n)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/curi-store/curi/cas"
+	"github.com/curi-store/curi/internal/fault"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -60,8 +62,7 @@ func (p *place) trusted(st *stat, id fs.StableAttr) (fs.StableAttr, time.Duratio
 	}
 	h := fnv.New64a()
 	fmt.Fprintln(h, id.Gen)
-	state, err := p.current()
-	ours := err == nil && state.Active && state.Mount == p.f.id
+	state, ours := p.ours()
 	if ours {
 		fmt.Fprintln(h, state.Run, state.Attempt)
 	} else {
@@ -74,6 +75,23 @@ func (p *place) trusted(st *stat, id fs.StableAttr) (fs.StableAttr, time.Duratio
 	return id, 0
 }
 
+// ours reports whether a run writes to the place through this mount, so that
+// nothing changes there but by the kernel's doing.
+func (p *place) ours() (cas.PlaceState, bool) {
+	state, err := p.current()
+	return state, err == nil && state.Active && state.Mount == p.f.id
+}
+
+// missingFor is how long the kernel may keep it that a name is missing where it
+// has the writeback cache and nobody else makes names. It must be longer than a
+// file takes to be made. Else the kernel, when others ask for the name
+// meanwhile, takes the name that it is about to give the file for outdated, and
+// looks it up anew. When whoever made the file closes it before the answer
+// counts, the kernel forgets the file's size, and believes the answer's, which
+// was said before the last writes came here: whoever appends then writes over
+// them.
+const missingFor = time.Second
+
 func (n *stageNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (ch *fs.Inode, errno syscall.Errno) {
 	errno = n.inside(func(dir int) syscall.Errno {
 		var st stat
@@ -81,8 +99,14 @@ func (n *stageNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut)
 			return errno
 		}
 		ch = n.found(ctx, &st, out)
+		fault.At(fault.MountFound)
 		return 0
 	})
+	if errno == syscall.ENOENT && n.place.f.writeback {
+		if _, ours := n.place.ours(); ours {
+			out.SetEntryTimeout(missingFor)
+		}
+	}
 	return ch, errno
 }
 

@@ -130,6 +130,7 @@ func (n *stageNode) Create(ctx context.Context, name string, flags, mode uint32,
 			return errno
 		}
 		ch = n.found(ctx, &st, out)
+		fault.At(fault.MountMade)
 		node, ok := ch.Operations().(*stageNode)
 		if !ok || ch.Mode()&syscall.S_IFMT != syscall.S_IFREG {
 			unix.Close(fd)

@@ -48,6 +48,9 @@ func (w *watched) Lookup(interrupt <-chan struct{}, h *fuse.InHeader, name strin
 	w.stats.lookups.Add(1)
 	r := w.begin("lookup", h, name)
 	status := w.RawFileSystem.Lookup(interrupt, h, name, out)
+	if status == fuse.ENOENT && out.EntryTimeout() > 0 {
+		status = fuse.OK
+	}
 	if status.Ok() && out.NodeId == 0 {
 		r.end(fuse.ENOENT) // what the kernel may remember
 		return status

@@ -68,6 +68,8 @@ const (
 	MountRegistered Step = "mount.registered" // it may be used, nobody was told that it serves
 	MountServing    Step = "mount.serving"    // curi was told that it serves, and does not hold it yet
 	MountWithdrawn  Step = "mount.withdrawn"  // nobody may use it any more, the kernel shows it
+	MountMade       Step = "mount.made"       // a program's file is on the disk, the kernel was not told
+	MountFound      Step = "mount.found"      // a file of a place was looked up, the kernel was not told
 )
 
 // A run.
