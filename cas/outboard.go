@@ -102,9 +102,22 @@ func parentCV(l, r chainingValue, flags uint32) chainingValue {
 // position pos of the blob. b must have capacity for a whole group: the vector
 // code reads that far, and ignores what it finds.
 func groupCV(b []byte, pos int64, flags uint32) chainingValue {
+	touch(b)
 	n := guts.CompressBuffer((*[groupSize]byte)(b[:groupSize]), len(b), &guts.IV, uint64(pos/guts.ChunkSize), 0)
 	n.Flags |= flags
 	return guts.ChainingValue(n)
+}
+
+// touch loads what is about to be hashed into the core's cache. The vector code
+// goes through 16 chunks side by side, which the hardware does not foresee: from
+// memory, or from another core's cache, it took twice the time.
+//
+//go:noinline
+func touch(b []byte) (all byte) {
+	for i := 0; i < len(b); i += 64 {
+		all |= b[i]
+	}
+	return all
 }
 
 // Outboard verifies ranges of one blob against its digest alone. It may be
