@@ -70,8 +70,12 @@ type RemoteTree interface {
 	// Small reads a file of at most [MinOutboard] bytes.
 	Small(ctx context.Context, e LazyEntry) ([]byte, error)
 	// Range brings what lacks from lo to hi of a larger file into p, and
-	// perhaps what comes along.
+	// perhaps what comes along of what lies around.
 	Range(ctx context.Context, e LazyEntry, p *Partial, lo, hi int64) error
+	// Stretch is where the part of a larger file ends that begins at a byte, the
+	// beginning of a group, and comes best as one Range; that byte itself where a
+	// few small ones at once are better.
+	Stretch(ctx context.Context, e LazyEntry, at int64) (int64, error)
 	// Pull brings all of a directory into the store, and pins it.
 	Pull(ctx context.Context, dir LazyEntry, progress Progress) (*Added, error)
 }

@@ -26,9 +26,11 @@ type LazyFile struct {
 
 	mu       sync.Mutex
 	flights  []*flight
-	small    []byte // of a small file, once it is here
-	here     bool   // small is set
-	promoted bool   // or about to be
+	small    []byte   // of a small file, once it is here
+	here     bool     // small is set
+	seeking  bool     // farAhead is under way
+	sought   [2]int64 // within, farAhead finds nothing new
+	promoted bool     // or about to be
 }
 
 // flight is a range that is being fetched.

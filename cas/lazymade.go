@@ -236,6 +236,14 @@ func (m *madeTree) Range(ctx context.Context, e LazyEntry, p *Partial, lo, hi in
 	return src.Range(ctx, inner, p, lo, hi)
 }
 
+func (m *madeTree) Stretch(ctx context.Context, e LazyEntry, at int64) (int64, error) {
+	src, inner, err := m.part(ctx, e)
+	if err != nil || src == nil {
+		return at, err
+	}
+	return src.Stretch(ctx, inner, at)
+}
+
 func (m *madeTree) missing(e LazyEntry) error {
 	return fmt.Errorf("%s was stored, and is not any more: %w", e.Digest, ErrCorrupt)
 }

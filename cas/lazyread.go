@@ -8,11 +8,14 @@ import (
 )
 
 // How far a reader that goes through a file in order is read ahead of: not at
-// all at its first read, then aheadMin bytes, doubled with each read that goes
-// on where the one before ended, up to aheadMax. One that jumps begins anew.
+// all at its first read, then twice what it has read in order, aheadMin bytes at
+// least and aheadMax at most. One that jumps begins anew, so that who reads
+// records here and there gets little that he does not want. Up to aheadFar what
+// comes best as one is begun, if all of it is that near.
 const (
 	aheadMin   = 256 << 10
 	aheadMax   = 32 << 20
+	aheadFar   = 96 << 20
 	aheadPiece = 8 << 20 // fetched at once
 	aheadSlack = 1 << 20 // reads of one reader may come in another order
 )
@@ -22,10 +25,10 @@ const (
 type LazyReader struct {
 	f *LazyFile
 
-	mu     sync.Mutex
-	next   int64 // where a reader in order goes on
-	window int64 // how far ahead of it is read
-	begun  bool
+	mu    sync.Mutex
+	next  int64 // where a reader in order goes on
+	run   int64 // how much it has read in order; 0 after a jump
+	begun bool
 }
 
 // Reader makes a reader of the file, which has to stay open.
@@ -64,27 +67,73 @@ func (r *LazyReader) Bring(ctx context.Context, off, n int64) (*os.File, error) 
 }
 
 func (r *LazyReader) bring(ctx context.Context, off, end int64) error {
-	lo, hi := r.plan(off, end)
-	if lo < hi && r.f.p != nil {
-		r.f.ahead(lo, hi)
+	lo, window := r.plan(off, end)
+	if window > 0 && r.f.p != nil {
+		if window > aheadMax {
+			r.f.farAhead(lo, min(lo+window, r.f.e.Size))
+		}
+		r.f.ahead(lo, min(lo+min(window, aheadMax), r.f.e.Size))
 	}
 	return r.f.fetch(ctx, off, end)
 }
 
-// plan notes a read, and returns what is to be read ahead of it.
-func (r *LazyReader) plan(off, end int64) (lo, hi int64) {
+// plan notes a read, and returns from where on so many bytes are to be read
+// ahead of it.
+func (r *LazyReader) plan(off, end int64) (lo, window int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case !r.begun:
 		r.begun, r.next = true, end
 	case off < r.next-aheadSlack || off > r.next+aheadSlack:
-		r.next, r.window = end, 0
+		r.next, r.run = end, 0
 	case end > r.next:
+		r.run += end - r.next
 		r.next = end
-		r.window = min(max(2*r.window, aheadMin), aheadMax)
 	}
-	return r.next, min(r.next+r.window, r.f.e.Size)
+	if r.run > 0 {
+		window = min(max(2*r.run, aheadMin), aheadFar)
+	}
+	return r.next, window
+}
+
+// farAhead begins to fetch what comes best as one between lo and hi. Where that
+// is must be looked for, which no reader waits for.
+func (f *LazyFile) farAhead(lo, hi int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.seeking || lo >= f.sought[0] && hi < f.sought[1] {
+		return
+	}
+	f.seeking = true
+	f.wg.Go(func() {
+		next := hi + aheadPiece
+		defer func() {
+			f.mu.Lock()
+			f.seeking, f.sought = false, [2]int64{lo, next}
+			f.mu.Unlock()
+		}()
+		for at := lo; ; {
+			at += f.ready(at, hi)
+			if at >= hi {
+				return
+			}
+			src, err := f.t.source(f.ctx)
+			if err != nil {
+				return
+			}
+			end, err := src.Stretch(f.ctx, f.e, at/groupSize*groupSize)
+			if err != nil || end <= at {
+				return
+			}
+			if next = end; end > hi {
+				return
+			}
+			for f.begin(at, end, false) != nil {
+			}
+			at = end
+		}
+	})
 }
 
 // ahead begins to fetch from lo to hi, once much of that lacks: many small

@@ -20,16 +20,14 @@ type loan struct {
 // time it could hand them out: to lend that saves a copy.
 type lender interface {
 	// lend is [Bucket.ReadAt] of n bytes; of an object that ends before them
-	// what is there, with [io.EOF]. Meanwhile it may call came, unless that is
-	// nil, with what has come so far: more each time, or less where it begins
-	// anew. An error of came ends it.
-	lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (loan, error)
+	// what is there, with [io.EOF].
+	lend(ctx context.Context, key string, off int64, n int) (loan, error)
 }
 
 // lend borrows a part of an object from any bucket.
-func lend(ctx context.Context, b Bucket, key string, off int64, n int, came func([]byte) error) (loan, error) {
+func lend(ctx context.Context, b Bucket, key string, off int64, n int) (loan, error) {
 	if l, ok := b.(lender); ok {
-		return l.lend(ctx, key, off, n, came)
+		return l.lend(ctx, key, off, n)
 	}
 	p := getBody(n)
 	k, err := b.ReadAt(ctx, key, p, off)
@@ -41,9 +39,9 @@ func lend(ctx context.Context, b Bucket, key string, off int64, n int, came func
 }
 
 // borrowPart borrows a part of a pack, all of it.
-func borrowPart(ctx context.Context, b Bucket, pack cas.Digest, off int64, n int, came func([]byte) error) (loan, error) {
+func borrowPart(ctx context.Context, b Bucket, pack cas.Digest, off int64, n int) (loan, error) {
 	key := packKey(pack)
-	l, err := lend(ctx, b, key, off, n, came)
+	l, err := lend(ctx, b, key, off, n)
 	switch {
 	case len(l.b) == n && (err == nil || errors.Is(err, io.EOF)):
 		return l, nil

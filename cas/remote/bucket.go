@@ -40,16 +40,6 @@ type Bucket interface {
 	Close() error
 }
 
-// StepReader is a bucket that says how far a read is.
-type StepReader interface {
-	// ReadSteps is ReadAt that calls came after each [ReadStep] bytes of p that
-	// are filled, with how many are.
-	ReadSteps(ctx context.Context, key string, p []byte, off int64, came func(n int)) (int, error)
-}
-
-// ReadStep is how many bytes come between two calls of [StepReader].
-const ReadStep = 1 << 20
-
 // Object describes an object of a bucket.
 type Object struct {
 	Key     string

@@ -293,7 +293,7 @@ func (c *helperConn) ask(ctx context.Context, kind byte, body ...[]byte) ([]byte
 }
 
 func (c *helperConn) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
-	l, err := c.lend(ctx, key, off, len(p), nil)
+	l, err := c.lend(ctx, key, off, len(p))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}

@@ -10,12 +10,12 @@ import (
 )
 
 // lend lends the answer.
-func (c *helperConn) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (loan, error) {
+func (c *helperConn) lend(ctx context.Context, key string, off int64, n int) (loan, error) {
 	if err := CheckKey(key); err != nil {
 		return loan{}, err
 	}
 	if slot, ok := c.mem.take(n); ok {
-		return c.lendSlot(ctx, slot, key, off, n, came)
+		return c.lendSlot(ctx, slot, key, off, n)
 	}
 	got, err := c.ask(ctx, askRead, appendNums(appendText(nil, key), off, int64(n)))
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -28,24 +28,15 @@ func (c *helperConn) lend(ctx context.Context, key string, off int64, n int, cam
 }
 
 // lendSlot lends a slot of the shared memory, which the helper fills.
-func (c *helperConn) lendSlot(ctx context.Context, slot int, key string, off int64, n int, came func([]byte) error) (loan, error) {
+func (c *helperConn) lendSlot(ctx context.Context, slot int, key string, off int64, n int) (loan, error) {
 	give := func() { c.mem.give(slot) }
 	body := appendNums(appendText(appendNums(nil, int64(slot*slotSize)), key), off, int64(n))
-	k, err := c.beginMany(ctx, n/ReadStep+1, askInto, body)
+	k, err := c.begin(ctx, askInto, body)
 	if err != nil {
 		give() // the helper was not asked
 		return loan{}, err
 	}
 	f, err := k.wait(ctx)
-	for err == nil && !k.done {
-		have := int((&decoder{b: f.body}).num(int64(n)))
-		if came != nil {
-			err = came(c.mem.bytes(slot, have))
-		}
-		if err == nil {
-			f, err = k.wait(ctx)
-		}
-	}
 	if !k.done {
 		k.late(slot)
 		k.end()

@@ -37,54 +37,12 @@ func (rc *Recipe) Fetch(ctx context.Context, n Node, p *cas.Partial, lo, hi int6
 // finds damaged is fetched again chunk by chunk, of which each has to match its
 // digest, as what damaged it may have been the way.
 func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi int64) error {
-	segment := lo / segmentSize
-	at := span{n.place.at + lo, n.place.at + hi}
-	var data loan
-	var proof *sparseNodes
-	proofHere := make(chan struct{})
-	added := int64(0)
-	add := func(b []byte) error {
-		end := int64(len(b))
-		if end < hi-lo {
-			end = end / ReadStep * ReadStep
-		}
-		if end <= added {
-			return nil
-		}
-		err := p.Add(b[added:end], lo+added, proof)
-		added = end
-		return err
-	}
-	err := each(ctx, 2, 2, func(ctx context.Context, i int) error {
-		if i == 1 {
-			upper, under, err := rc.nodesOf(ctx, n, segment)
-			if err == nil {
-				proof = segmentProof(n, segment, upper, under)
-				close(proofHere)
-			}
-			return err
-		}
-		var err error
-		data, err = rc.borrow(ctx, at, func(b []byte) error {
-			select {
-			case <-proofHere:
-				return add(b)
-			default:
-				return nil // with what comes next
-			}
-		})
-		return err
-	})
-	if err == nil {
-		err = add(data.b)
-	}
-	if data.back != nil {
-		data.back()
-	}
+	err := rc.fetchProven(ctx, n, p, lo, hi)
 	if !errors.Is(err, cas.ErrCorrupt) {
 		return err
 	}
-	b, err := rc.readSpan(ctx, at)
+	segment := lo / segmentSize
+	b, err := rc.readSpan(ctx, span{n.place.at + lo, n.place.at + hi})
 	if err != nil {
 		return err
 	}
@@ -104,6 +62,31 @@ func (rc *Recipe) fetchPart(ctx context.Context, n Node, p *cas.Partial, lo, hi 
 	rc.nodes.replace(upperAt, upper)
 	rc.nodes.replace(underAt, under)
 	return nil
+}
+
+// fetchProven fetches bytes of a file with what proves them, both at once.
+func (rc *Recipe) fetchProven(ctx context.Context, n Node, p *cas.Partial, lo, hi int64) error {
+	var proof *sparseNodes
+	proofHere := make(chan struct{})
+	at := lo
+	return each(ctx, 2, 2, func(ctx context.Context, i int) (err error) {
+		if i == 1 {
+			if proof, err = rc.nodesOf(ctx, n, lo/segmentSize, (hi-1)/segmentSize); err == nil {
+				close(proofHere)
+			}
+			return err
+		}
+		return rc.unproven(ctx, span{n.place.at + lo, n.place.at + hi}, func(b []byte) error {
+			select {
+			case <-proofHere:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			err := p.Add(b, at, proof)
+			at += int64(len(b))
+			return err
+		})
+	})
 }
 
 // segmentProof is the outboard of a file as far as it leads to a segment.

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"sort"
@@ -32,34 +31,39 @@ const (
 	nodesAhead = 8
 )
 
-// nodesOf returns the nodes of a file that lead to the bytes of a segment: those
-// above segments, 64 MiB at most (of [cas.MaxPartial]), and those of the segment.
-// What is fetched is fetched once.
-func (rc *Recipe) nodesOf(ctx context.Context, n Node, segment int64) (upper, under []byte, err error) {
-	want := []span{upperSpan(n), lowerSpan(n, segment)}
-	end := segment + 1
-	if segment >= 2 && rc.nodes.has(lowerSpan(n, segment-1)) && rc.nodes.has(lowerSpan(n, segment-2)) {
-		end = min((segment/nodesAhead+1)*nodesAhead, (n.Size+segmentSize-1)/segmentSize)
+// nodesOf returns the nodes of a file that lead to the bytes of segments: those
+// above segments, 64 MiB at most (of [cas.MaxPartial]), and those of each from
+// first to last. What is fetched is fetched once.
+func (rc *Recipe) nodesOf(ctx context.Context, n Node, first, last int64) (*sparseNodes, error) {
+	want := []span{upperSpan(n)}
+	end := last + 1
+	if first >= 1 && rc.nodes.has(lowerSpan(n, first-1)) {
+		end = min((last/nodesAhead+1)*nodesAhead, (n.Size+segmentSize-1)/segmentSize)
 	}
-	for k := segment + 1; k < end; k++ {
+	for k := first; k < end; k++ {
 		want = append(want, lowerSpan(n, k))
 	}
 	for {
 		runs, mine := rc.nodes.claim(want)
 		if err := rc.bringNodes(ctx, mine); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		for _, r := range runs[:2] {
+		nodes := newSparseNodes(n.Size)
+		for i, r := range runs[:last-first+2] {
 			select {
 			case <-r.ready:
 			case <-ctx.Done():
-				return nil, nil, ctx.Err()
+				return nil, ctx.Err()
 			}
+			if r.err != nil { // who fetched them may just have given up
+				nodes = nil
+				break
+			}
+			nodes.put(want[i].lo-n.place.at-n.Size, r.b)
 		}
-		if runs[0].err == nil && runs[1].err == nil {
-			return runs[0].b, runs[1].b, nil
+		if nodes != nil {
+			return nodes, nil
 		}
-		// Who fetched them may just have given up.
 	}
 }
 
@@ -127,15 +131,17 @@ func (rc *Recipe) bringNodes(ctx context.Context, mine []nodeClaim) error {
 		if all.lo == all.hi {
 			return nil
 		}
-		l, err := rc.borrow(ctx, all, nil)
-		if err != nil {
-			return err
-		}
-		defer l.back()
+		b := make([]byte, 0, all.hi-all.lo)
+		err := rc.unproven(ctx, all, func(p []byte) error {
+			b = append(b, p...)
+			return nil
+		})
 		for _, m := range g {
-			m.run.b = bytes.Clone(l.b[m.lo-all.lo : m.hi-all.lo])
+			if err == nil {
+				m.run.b = b[m.lo-all.lo : m.hi-all.lo]
+			}
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		rc.nodes.forget(mine)

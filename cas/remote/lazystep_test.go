@@ -5,24 +5,25 @@ import (
 	"context"
 	"io"
 	"testing"
-	"time"
 )
 
-// stepBucket lends large parts as a helper does: it says what has come so far,
-// again and again, and the rest comes when it is let go.
+// stepBucket reads large parts as a helper does, in pieces: the first comes when
+// it may be told, the rest when it is let go.
 type stepBucket struct {
 	Bucket
 	asked chan struct{}
-	tell  chan struct{} // closed when it may say what has come
+	tell  chan struct{} // closed when the first piece may come
 	let   chan struct{} // closed when the rest may come
 	flip  bool          // what comes first is damaged
 }
 
-func (b *stepBucket) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (loan, error) {
+func (b *stepBucket) readPieces(ctx context.Context, key string, off, n int64, got func([]byte) error) error {
 	p := make([]byte, n)
-	k, err := b.ReadAt(ctx, key, p, off)
-	if err != nil && err != io.EOF || n < 2*ReadStep || came == nil {
-		return loan{p[:k], func() {}}, err
+	if _, err := b.ReadAt(ctx, key, p, off); err != nil && err != io.EOF {
+		return err
+	}
+	if n < 2*pieceSize {
+		return got(p)
 	}
 	if b.flip {
 		b.flip = false
@@ -30,16 +31,16 @@ func (b *stepBucket) lend(ctx context.Context, key string, off int64, n int, cam
 	}
 	b.asked <- struct{}{}
 	<-b.tell
-	for {
-		if err := came(p[:ReadStep+100]); err != nil {
-			return loan{}, err
-		}
-		select {
-		case <-b.let:
-			return loan{p[:k], func() {}}, err
-		case <-time.After(5 * time.Millisecond):
+	if err := got(p[:pieceSize]); err != nil {
+		return err
+	}
+	<-b.let
+	for p = p[pieceSize:]; len(p) > 0; p = p[min(len(p), pieceSize):] {
+		if err := got(p[:min(len(p), pieceSize)]); err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // awaited is a context that tells when somebody begins to wait with it.
@@ -89,7 +90,7 @@ func TestLazyStep(t *testing.T) {
 				t.Errorf("all of it is here before it came: %v", err)
 			default:
 			}
-			if n := f.Local(); n != ReadStep {
+			if n := f.Local(); n != pieceSize {
 				t.Errorf("%d bytes are here", n)
 			}
 		}

@@ -133,20 +133,27 @@ func (t *lazyTree) Range(ctx context.Context, e cas.LazyEntry, p *cas.Partial, l
 		if a == b {
 			return nil
 		}
-		k := a / segmentSize
-		b = min(b, (k+1)*segmentSize)
-		err := t.with(ctx, func(o *openTree) error {
-			wide, err := o.rc.widen(ctx, n, span{a, b})
-			if err == nil {
-				err = o.rc.fetchPart(ctx, n, p, wide.lo, wide.hi)
-			}
+		err := t.with(ctx, func(o *openTree) (err error) {
+			lo, err = o.rc.fetchFrom(ctx, n, p, a, b)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("fetch bytes %d to %d of %s: %w", a, b, n.Digest, err)
 		}
-		lo = b
 	}
+}
+
+// Stretch is a pack, as far as it holds the file, where one request brings it as
+// fast as several bring parts of it.
+func (t *lazyTree) Stretch(ctx context.Context, e cas.LazyEntry, at int64) (end int64, err error) {
+	if l, ok := t.b.(*link); !ok || !l.pace.fast() {
+		return at, nil
+	}
+	err = t.with(ctx, func(o *openTree) error {
+		end, err = o.rc.stretch(ctx, nodeOf(e), at)
+		return err
+	})
+	return end, err
 }
 
 func (t *lazyTree) Pull(ctx context.Context, dir cas.LazyEntry, progress cas.Progress) (added *cas.Added, err error) {
@@ -172,11 +179,15 @@ func (rc *Recipe) widen(ctx context.Context, n Node, at span) (span, error) {
 	first, last := rows[0], rows[len(rows)-1]
 	lo, hi := first.start-n.place.at, last.end()-n.place.at
 	// Chunks that are stored as they are come in part.
+	least := int64(fetchLeast)
+	if at.hi-at.lo >= fetchLeast {
+		least = cas.GroupSize
+	}
 	if first.enc == encStored {
-		lo = max(lo, at.lo/fetchLeast*fetchLeast)
+		lo = max(lo, at.lo/least*least)
 	}
 	if last.enc == encStored {
-		hi = min(hi, (at.hi+fetchLeast-1)/fetchLeast*fetchLeast)
+		hi = min(hi, (at.hi+least-1)/least*least)
 	}
 	lo, hi = max(k, lo), min(k+segmentSize, n.Size, hi)
 	lo = (lo + cas.GroupSize - 1) / cas.GroupSize * cas.GroupSize

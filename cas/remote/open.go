@@ -133,6 +133,13 @@ func (rc *Recipe) bytes(ctx context.Context, at, n int64) ([]byte, error) {
 	return p, rc.fill(ctx, p[k:], at+int64(k))
 }
 
+// has reports whether a page is in memory.
+func (rc *Recipe) has(at int64) bool {
+	rc.mu.Lock()
+	defer rc.mu.Unlock()
+	return rc.pages[at] != nil
+}
+
 // page returns a page, decompressed.
 func (rc *Recipe) page(ctx context.Context, at, stored int64, raw int) ([]byte, error) {
 	rc.mu.Lock()
@@ -196,7 +203,7 @@ func (rc *Recipe) tree(ctx context.Context, dir Node) (*cas.Tree, []place, error
 	// verified, and they have to meet.
 	enc := make([]byte, 0, min(dir.place.length, 16<<20))
 	var places []place
-	if err := rc.gather(ctx, from, to); err != nil {
+	if err := rc.gather(ctx, to-from, func(i int) pageInfo { return h.treePages[from+i].pageInfo }); err != nil {
 		return nil, nil, err
 	}
 	for i := from; i < to; i++ {
@@ -312,13 +319,32 @@ const (
 	tinyChunks   = 4096    // that a part may have besides
 )
 
+const (
+	// pagesAtOnce is how many chunk pages are read at once at most; of chunks of
+	// the usual size they cover more than a GiB.
+	pagesAtOnce = 64
+	// pagesAhead is how many follow at once for who reads one after the other.
+	pagesAhead = 8
+)
+
 // rows returns the chunks that cover the file stream from lo to hi.
 func (rc *Recipe) rows(ctx context.Context, lo, hi int64) ([]row, error) {
 	pages := rc.head.chunkPages
-	i := sort.Search(len(pages), func(i int) bool { return pages[i].end > lo })
+	from := sort.Search(len(pages), func(i int) bool { return pages[i].end > lo })
+	to := sort.Search(len(pages), func(i int) bool { return pages[i].start >= hi })
+	if from >= to {
+		return nil, nil
+	}
+	end := min(to, from+pagesAtOnce)
+	if from > 0 && rc.has(pages[from-1].at) && !rc.has(pages[end-1].at) {
+		end = min(len(pages), max(end, to-1+pagesAhead))
+	}
+	if err := rc.gather(ctx, end-from, func(i int) pageInfo { return pages[from+i].pageInfo }); err != nil {
+		return nil, err
+	}
+	pages = pages[from:to]
 	var all []row
-	for ; i < len(pages) && pages[i].start < hi; i++ {
-		p := pages[i]
+	for _, p := range pages {
 		raw, err := rc.page(ctx, p.at, p.stored, p.raw)
 		if err != nil {
 			return nil, err

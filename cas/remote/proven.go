@@ -7,32 +7,32 @@ import (
 	"github.com/curi-store/curi/cas"
 )
 
-// borrow returns a part of the file stream for who proves it himself: chunks
-// are not compared with their digests, and of those that are stored as they are
-// only what is wanted is fetched. What lies in one piece is not copied; of that
-// came may be called with what has come so far.
-func (rc *Recipe) borrow(ctx context.Context, at span, came func([]byte) error) (loan, error) {
+// unproven hands out a part of the file stream for who proves it himself, one
+// piece after the other: chunks are not compared with their digests, and of
+// those that are stored as they are only what is wanted is fetched. A piece is
+// got's for the call; all but the last have a multiple of [cas.GroupSize] bytes.
+func (rc *Recipe) unproven(ctx context.Context, at span, got func([]byte) error) error {
 	rows, err := rc.rows(ctx, at.lo, at.hi)
 	if err != nil {
-		return loan{}, err
+		return err
 	}
 	if len(rows) == 0 || rows[0].start > at.lo || rows[len(rows)-1].end() < at.hi {
-		return loan{}, fmt.Errorf("%s: its chunks end before byte %d of the file stream: %w", rc.key, at.hi, cas.ErrCorrupt)
+		return fmt.Errorf("%s: its chunks end before byte %d of the file stream: %w", rc.key, at.hi, cas.ErrCorrupt)
 	}
 	for i := range rows {
 		rows[i].trim(at)
 	}
 	list := fetches(rows, int(at.hi-at.lo)+maxStored)
 	if len(list) == 1 && list[0].plain() {
-		return borrowPart(ctx, rc.b, list[0].pack, list[0].off, list[0].stored, came)
+		return packPieces(ctx, rc.b, list[0].pack, list[0].off, int64(list[0].stored), got)
 	}
 	p := getBody(int(at.hi - at.lo))
+	defer putBody(p)
 	err = each(ctx, len(list), fetchers, func(ctx context.Context, i int) error { return list[i].decode(ctx, rc.b, p, at.lo) })
 	if err != nil {
-		putBody(p)
-		return loan{}, err
+		return err
 	}
-	return loan{p, func() { putBody(p) }}, nil
+	return got(p)
 }
 
 // trim leaves of a chunk that is stored as it is what lies in at. Its digest
@@ -61,7 +61,7 @@ func (f *fetch) plain() bool {
 // decode reads the chunks of a fetch into p, which has the file stream from
 // start on.
 func (f *fetch) decode(ctx context.Context, b Bucket, p []byte, start int64) error {
-	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored, nil)
+	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored)
 	if err != nil {
 		return err
 	}

@@ -205,6 +205,7 @@ type link struct {
 	url    string
 	o      BucketOptions
 	open   func(context.Context, string, BucketOptions) (Bucket, error)
+	pace   pace
 
 	opening chan struct{} // holds a value unless somebody opens b
 
@@ -335,28 +336,53 @@ func (l *link) lost(b Bucket) {
 }
 
 func (l *link) ReadAt(ctx context.Context, key string, p []byte, off int64) (n int, err error) {
-	err = l.read(ctx, key, func(b Bucket) error {
+	err = l.read(ctx, key, func(b Bucket, _ func()) error {
 		n, err = b.ReadAt(ctx, key, p, off)
 		return err
 	})
 	return n, err
 }
 
-func (l *link) lend(ctx context.Context, key string, off int64, n int, came func([]byte) error) (got loan, err error) {
-	err = l.read(ctx, key, func(b Bucket) error {
-		got, err = lend(ctx, b, key, off, n, came)
+func (l *link) lend(ctx context.Context, key string, off int64, n int) (got loan, err error) {
+	err = l.read(ctx, key, func(b Bucket, _ func()) error {
+		got, err = lend(ctx, b, key, off, n)
 		return err
 	})
 	return got, err
 }
 
+func (l *link) readPieces(ctx context.Context, key string, off, n int64, got func([]byte) error) error {
+	rest := restOf{off, n, got}
+	began := time.Now()
+	pieces := false
+	err := l.read(ctx, key, func(b Bucket, there func()) error {
+		_, pieces = b.(pieceReader)
+		return readPieces(ctx, b, key, rest.off, rest.n, func(p []byte) error {
+			there()
+			return rest.take(p)
+		})
+	})
+	if err == nil && pieces {
+		l.pace.note(n, time.Since(began))
+	}
+	return err
+}
+
 // read makes a request by fn, a second time where the helper ended meanwhile.
-func (l *link) read(ctx context.Context, key string, fn func(Bucket) error) error {
+// fn may say that the remote is there before all of the answer is.
+func (l *link) read(ctx context.Context, key string, fn func(b Bucket, there func()) error) error {
 	probe, err := l.begin(ctx)
 	if err != nil {
 		return err
 	}
-	err = l.readNow(ctx, key, fn)
+	err = l.readNow(ctx, key, func(b Bucket) error {
+		return fn(b, func() {
+			if probe {
+				l.end(ctx, probe, nil)
+				probe = false
+			}
+		})
+	})
 	l.end(ctx, probe, err)
 	return err
 }

@@ -369,10 +369,34 @@ func TestLazyReadAhead(t *testing.T) {
 		t.Errorf("random reads of %d bytes fetched %d", asked, n)
 	}
 
+	// Records of a MiB here and there, each in parts: as much again comes ahead,
+	// and half as much.
 	b = newStore(t)
 	counted = readerOf(t, b, dir)
 	f = openLazy(t, b, tree, "f")
 	buf = make([]byte, 128<<10)
+	r = f.Reader()
+	records := 0
+	for off := int64(91 << 20); off > 0; off -= 13 << 20 {
+		for at := off; at < off+1<<20; at += int64(len(buf)) {
+			if _, err := r.ReadAt(t.Context(), buf, at); err != nil || !bytes.Equal(buf, data[at:at+int64(len(buf))]) {
+				t.Fatal(err)
+			}
+		}
+		records++
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, n = counted.take()
+	t.Logf("records: %d bytes for %d", n, records<<20)
+	if n > int64(records)*(5<<19)+512<<10 {
+		t.Errorf("%d records of a MiB fetched %d bytes", records, n)
+	}
+
+	b = newStore(t)
+	counted = readerOf(t, b, dir)
+	f = openLazy(t, b, tree, "f")
 	got := 0
 	for r := f.Reader(); got < len(data); {
 		n, err := r.ReadAt(t.Context(), buf, int64(got))

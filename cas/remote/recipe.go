@@ -36,19 +36,23 @@ const (
 	maxStream = 1 << 60
 )
 
+// pageInfo is where a page lies.
+type pageInfo struct {
+	at, stored int64 // in the recipe
+	raw        int   // decompressed
+}
+
 // treePageInfo is what the head says of a tree page.
 type treePageInfo struct {
-	at, stored int64  // where in the recipe
-	raw        int    // decompressed
-	start      int64  // position in the tree stream of the first byte that begins here
-	first      string // of a page that continues a directory: the first name in it
-	lo, hi     int64  // the files in it that come first here lie in this part of the file stream
+	pageInfo
+	start  int64  // position in the tree stream of the first byte that begins here
+	first  string // of a page that continues a directory: the first name in it
+	lo, hi int64  // the files in it that come first here lie in this part of the file stream
 }
 
 // chunkPageInfo is what the head says of a chunk page.
 type chunkPageInfo struct {
-	at, stored int64
-	raw        int
+	pageInfo
 	start, end int64 // in the file stream
 }
 
@@ -130,7 +134,7 @@ func parseHead(b []byte, root cas.Digest, at, size int64) (*recipeHead, error) {
 		h.treePages = make([]treePageInfo, 0, n)
 		var start int64
 		for range n {
-			p := treePageInfo{at: at, stored: d.num(maxStored), raw: int(d.num(maxPage)), start: start + d.num(maxStream)}
+			p := treePageInfo{pageInfo: pageInfo{at, d.num(maxStored), int(d.num(maxPage))}, start: start + d.num(maxStream)}
 			p.lo = d.num(h.stream)
 			p.hi = p.lo + d.num(h.stream-p.lo)
 			p.first = string(d.take(d.count(1)))
@@ -148,7 +152,7 @@ func parseHead(b []byte, root cas.Digest, at, size int64) (*recipeHead, error) {
 		h.chunkPages = make([]chunkPageInfo, 0, n)
 		var start int64
 		for range n {
-			p := chunkPageInfo{at: at, stored: d.num(maxStored), raw: int(d.num(maxPage)), start: start}
+			p := chunkPageInfo{pageInfo: pageInfo{at, d.num(maxStored), int(d.num(maxPage))}, start: start}
 			p.end = start + d.num(h.stream-start)
 			if p.stored > size-at || p.end == p.start {
 				d.fail("a chunk page out of order")

@@ -62,12 +62,13 @@ func (rc *Recipe) distrust(at int64) {
 // gatherSize is how much of a recipe is read at once, where much is wanted.
 const gatherSize = 4 << 20
 
-// gather reads the tree pages from to to that are not here, which lie beside
-// each other, by few requests.
-func (rc *Recipe) gather(ctx context.Context, from, to int) error {
-	var runs [][]treePageInfo
+// gather reads those of n pages that are not here, and which lie beside each
+// other, by few requests.
+func (rc *Recipe) gather(ctx context.Context, n int, page func(i int) pageInfo) error {
+	var runs [][]pageInfo
 	size := int64(0)
-	for _, p := range rc.head.treePages[from:to] {
+	for i := range n {
+		p := page(i)
 		rc.mu.Lock()
 		_, ok := rc.pages[p.at]
 		ok = ok || p.at+p.stored <= int64(len(rc.begin))

@@ -63,7 +63,7 @@ func (w *recipeWriter) encode(ctx context.Context) ([]byte, error) {
 		raw := encodeChunkPage(rest[:n])
 		stored := zstdPage(raw)
 		w.pages = append(w.pages, stored)
-		h.chunkPages = append(h.chunkPages, chunkPageInfo{stored: int64(len(stored)), raw: len(raw), start: rest[0].start, end: rest[n-1].end()})
+		h.chunkPages = append(h.chunkPages, chunkPageInfo{pageInfo: pageInfo{stored: int64(len(stored)), raw: len(raw)}, start: rest[0].start, end: rest[n-1].end()})
 		rest = rest[n:]
 	}
 	raw := h.encode()

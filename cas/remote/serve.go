@@ -120,7 +120,7 @@ func (s *server) share(body []byte) error {
 // serving is a request under way.
 type serving struct {
 	cancel context.CancelFunc
-	more   chan struct{} // of a listing
+	more   chan struct{} // of a listing, or of pieces
 }
 
 func (s *server) take(ctx context.Context, f frame) {
@@ -138,7 +138,7 @@ func (s *server) take(ctx context.Context, f frame) {
 	case f.kind == askCancel, f.kind == askMore: // it has ended meanwhile
 	default:
 		ctx, cancel := context.WithCancel(ctx)
-		now = &serving{cancel, make(chan struct{}, 1)}
+		now = &serving{cancel, make(chan struct{}, ringPieces)}
 		s.mu.Lock()
 		s.under[f.id] = now
 		s.mu.Unlock()
@@ -175,7 +175,7 @@ func (s *server) send(id uint32, kind byte, body []byte) {
 func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) {
 	d := &decoder{b: f.body}
 	place := int64(0)
-	if f.kind == askInto {
+	if f.kind == askInto || f.kind == askPieces {
 		place = d.num(int64(len(s.mem)))
 	}
 	key := d.text()
@@ -185,11 +185,20 @@ func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) 
 		if err := d.end(); err != nil {
 			return nil, err
 		}
-		k, err := s.into(ctx, f.id, key, s.mem[place:place+n], off)
+		k, err := s.b.ReadAt(ctx, key, s.mem[place:place+n], off)
 		if errors.Is(err, io.EOF) && k == int(n) {
 			err = nil
 		}
 		return appendNums(nil, int64(k)), err
+	case askPieces:
+		off, n := d.num(maxStream), d.num(maxPack)
+		if err := d.end(); err != nil {
+			return nil, err
+		}
+		if place+ringSize > int64(len(s.mem)) {
+			return nil, fmt.Errorf("no room for pieces at %d: %w", place, cas.ErrInvalid)
+		}
+		return nil, s.pieces(ctx, f.id, key, s.mem[place:place+ringSize], off, n, now)
 	case askRead:
 		off, n := d.num(maxStream), d.num(maxRead)
 		if err := d.end(); err != nil {
@@ -230,13 +239,34 @@ func (s *server) do(ctx context.Context, f frame, now *serving) ([]byte, error) 
 	return nil, fmt.Errorf("request %d is unknown: %w", f.kind, cas.ErrInvalid)
 }
 
-// into fills p, and says how far it is.
-func (s *server) into(ctx context.Context, id uint32, key string, p []byte, off int64) (int, error) {
-	b, ok := s.b.(StepReader)
-	if !ok {
-		return s.b.ReadAt(ctx, key, p, off)
+// pieces fills one piece of the ring after the other, and says so. One that is
+// still looked at is not filled again.
+func (s *server) pieces(ctx context.Context, id uint32, key string, ring []byte, off, n int64, now *serving) error {
+	r, err := openPart(ctx, s.b, key, off, n)
+	if err != nil {
+		return err
 	}
-	return b.ReadSteps(ctx, key, p, off, func(n int) { s.send(id, saidMore, appendNums(nil, int64(n))) })
+	defer r.Close()
+	for i := 0; n > 0; i++ {
+		if i >= ringPieces {
+			select {
+			case <-now.more:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		p := ring[i%ringPieces*pieceSize:][:min(pieceSize, n)]
+		k, err := io.ReadFull(r, p)
+		if errors.Is(err, io.ErrUnexpectedEOF) && k < len(p) {
+			err = io.EOF // the object ends; what was cut off has another error
+		}
+		if err != nil {
+			return err
+		}
+		s.send(id, saidMore, appendNums(nil, int64(k)))
+		n -= int64(k)
+	}
+	return nil
 }
 
 // list answers a listing page by page, and returns the last.

@@ -16,8 +16,9 @@ import (
 // through memory that both have, where the system can do that: a pipe would
 // cost two copies of every byte, and as many changes of turn as it has room
 // for. The memory is cut into slots, one for each request under way. The helper
-// writes into a slot until it answers, the program looks at it from then on; a
-// slot whose request was called off is given to nobody else before the helper
+// writes into a slot until it answers, the program looks at it from then on; of
+// a read in pieces each has a place in the slot that the two use in turn. A slot
+// whose request was called off is given to nobody else before the helper
 // answered.
 const (
 	slotSize  = segmentSize

@@ -32,7 +32,7 @@ func TestShared(t *testing.T) {
 	var loans []loan
 	for i := range slots + 3 {
 		off, n := int64(i*4321), 2<<20
-		l, err := lend(t.Context(), b, "packs/x", off, n, nil)
+		l, err := lend(t.Context(), b, "packs/x", off, n)
 		if err != nil || !bytes.Equal(l.b, data[off:off+int64(n)]) {
 			t.Fatalf("loan %d: %d bytes, %v", i, len(l.b), err)
 		}
@@ -47,28 +47,12 @@ func TestShared(t *testing.T) {
 		}
 		l.back()
 	}
-	// It tells how far it is.
-	var far []int
-	l, err := lend(t.Context(), b, "packs/x", 0, len(data), func(p []byte) error {
-		if far = append(far, len(p)); !bytes.Equal(p, data[:len(p)]) {
-			t.Errorf("the first %d bytes are others", len(p))
-		}
-		return nil
-	})
-	if err != nil || len(far) != 2 || far[0] != 1<<20 || far[1] != 2<<20 {
-		t.Errorf("came %d, %v", far, err)
-	}
-	l.back()
-	enough := errors.New("enough")
-	if _, err := lend(t.Context(), b, "packs/x", 0, len(data), func(p []byte) error { return enough }); !errors.Is(err, enough) {
-		t.Errorf("ended by %v", err)
-	}
 	// The end of an object, and none.
-	l, err = lend(t.Context(), b, "packs/x", 2<<20, 2<<20, nil)
+	l, err := lend(t.Context(), b, "packs/x", 2<<20, 2<<20)
 	if !errors.Is(err, io.EOF) || !bytes.Equal(l.b, data[2<<20:]) || !within(l.b) {
 		t.Errorf("at the end: %d bytes, %v", len(l.b), err)
 	}
-	if _, err := lend(t.Context(), b, "packs/y", 0, 2<<20, nil); !errors.Is(err, cas.ErrNotFound) {
+	if _, err := lend(t.Context(), b, "packs/y", 0, 2<<20); !errors.Is(err, cas.ErrNotFound) {
 		t.Errorf("of nothing: %v", err)
 	}
 	// What is lent stays when the helper is gone.
@@ -97,7 +81,7 @@ func TestSharedLate(t *testing.T) {
 	go func() { defer close(ended); c.broken(c.read(sayR)) }()
 	ctx, cancel := context.WithCancel(t.Context())
 	gave := make(chan error)
-	go func() { _, err := c.lend(ctx, "k", 0, slotLeast, nil); gave <- err }()
+	go func() { _, err := c.lend(ctx, "k", 0, slotLeast); gave <- err }()
 	in := bufio.NewReader(askR)
 	f, err := readFrame(in)
 	if err != nil || f.kind != askInto {

@@ -64,7 +64,7 @@ func (f *fetch) load(ctx context.Context, b Bucket) ([]byte, error) {
 
 func (f *fetch) loadOnce(ctx context.Context, b Bucket) ([]byte, error) {
 	key := packKey(f.pack)
-	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored, nil)
+	stored, err := borrowPart(ctx, b, f.pack, f.off, f.stored)
 	if err != nil {
 		return nil, err
 	}

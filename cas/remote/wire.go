@@ -20,9 +20,10 @@ import (
 //
 // Each request has an id that no other one under way has, and one answer under
 // the same id. A listing has an answer for each page, all but the last of the
-// kind saidMore; the next page is sent when it was asked for. A read into shared
-// memory may have answers of that kind before its own, one for each ReadStep. Both programs are
-// of one version, so the form may change with each.
+// kind saidMore; the next page is sent when it was asked for. A read in pieces
+// has one for each piece, of which so many are sent as the memory has room for,
+// and one more each time that is asked for. Both programs are of one version, so
+// the form may change with each.
 const (
 	frameHead = 9
 	maxFrame  = maxPack + 4096
@@ -38,10 +39,11 @@ const (
 	askNew               // key data
 	askList              // prefix after; count objects, each key size time
 	askDelete            // key
-	askMore              // of a listing, by its id
+	askMore              // of a listing or of pieces, by its id
 	askCancel            // forget the request with this id; there is no answer
 	askShare             // length of the memory that both have
-	askInto              // place key offset length; the bytes go to that place in the memory, how many they are is the answer; before it, how many are there
+	askInto              // place key offset length; the bytes go to that place in the memory, how many they are is the answer
+	askPieces            // place key offset length; piece after piece goes into the ring at that place, the answer for each is its length, the last one is empty
 )
 
 // The kinds of answers; from saidEOF on they are those of wireErrors.

@@ -23,40 +23,65 @@ func (b *bucket) key(key string) (string, error) {
 }
 
 func (b *bucket) ReadAt(ctx context.Context, key string, p []byte, off int64) (int, error) {
-	return b.ReadSteps(ctx, key, p, off, func(int) {})
-}
-
-func (b *bucket) ReadSteps(ctx context.Context, key string, p []byte, off int64, came func(n int)) (int, error) {
-	k, err := b.key(key)
+	if len(p) == 0 {
+		_, err := b.key(key)
+		return 0, err
+	}
+	r, err := b.Open(ctx, key, off, int64(len(p)))
 	if err != nil {
 		return 0, err
 	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	r, err := b.blob.NewRangeReader(ctx, k, off, int64(len(p)), nil)
-	if err != nil {
-		return 0, b.fail(ctx, "read", key, err)
-	}
 	defer r.Close()
-	// What is asked for beyond the end is left out of the answer; what lacks of
-	// the rest was cut off on the way.
-	want := int(min(max(0, r.Size()-off), int64(len(p))))
-	n := 0
-	for n < want {
-		k, err := io.ReadFull(r, p[n:min(n+remote.ReadStep, want)])
-		if n += k; err != nil {
-			return n, b.fail(ctx, "read", key, err)
-		}
-		if n < want {
-			came(n)
-		}
+	n, err := io.ReadFull(r, p)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = io.EOF
 	}
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	return n, err
 }
+
+func (b *bucket) Open(ctx context.Context, key string, off, n int64) (io.ReadCloser, error) {
+	k, err := b.key(key)
+	if err != nil {
+		return nil, err
+	}
+	r, err := b.blob.NewRangeReader(ctx, k, off, n, nil)
+	if err != nil {
+		return nil, b.fail(ctx, "read", key, err)
+	}
+	lack := max(0, r.Size()-off)
+	if n >= 0 {
+		lack = min(lack, n)
+	}
+	return &part{ctx: ctx, b: b, key: key, r: r, lack: lack}, nil
+}
+
+// part is a part of an object that is being read. What was asked for beyond the
+// object's end is left out of the answer; what lacks of the rest was cut off on
+// the way.
+type part struct {
+	ctx  context.Context
+	b    *bucket
+	key  string
+	r    *blob.Reader
+	lack int64
+}
+
+func (p *part) Read(b []byte) (int, error) {
+	if p.lack == 0 {
+		return 0, io.EOF
+	}
+	n, err := p.r.Read(b[:min(int64(len(b)), p.lack)])
+	p.lack -= int64(n)
+	switch {
+	case err == nil || p.lack == 0:
+		return n, nil
+	case errors.Is(err, io.EOF):
+		err = io.ErrUnexpectedEOF
+	}
+	return n, p.b.fail(p.ctx, "read", p.key, err)
+}
+
+func (p *part) Close() error { return p.r.Close() }
 
 func (b *bucket) Stat(ctx context.Context, key string) (remote.Object, error) {
 	k, err := b.key(key)

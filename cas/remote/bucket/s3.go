@@ -76,6 +76,8 @@ func (b *bucket) openS3(ctx context.Context, u *url.URL) error {
 	}
 	s := s3.NewFromConfig(cfg, func(o *s3.Options) {
 		o.DisableLogOutputChecksumValidationSkipped = true
+		// What is read is compared with its digest by who asks for it.
+		o.ResponseChecksumValidation = aws.ResponseChecksumValidationWhenRequired
 		if e := q.Get("endpoint"); e != "" {
 			o.BaseEndpoint = &e
 		}
