@@ -95,6 +95,7 @@ func (f *filesystem) run(ctx context.Context, c *connection, reg *cas.Registrati
 		return nil
 	}
 	fault.At(fault.MountAttached)
+	f.setReadAhead(c.mount.Device)
 	if err := reg.Serve(cas.Mount{Device: c.mount.Device, Passthrough: f.passthrough, Reason: c.reason, Trees: trees}); err != nil {
 		return err
 	}
