@@ -111,7 +111,7 @@ func (b *bench) s3() (string, error) {
 	if err := os.MkdirAll(filepath.Join(dir, benchBucket), 0o755); err != nil {
 		return "", err
 	}
-	cmd := exec.Command(program, "--port", addr, "--quiet", "posix", dir)
+	cmd := exec.Command(program, "--keep-alive", "--port", addr, "--quiet", "posix", dir)
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+benchKey, "ROOT_SECRET_KEY="+benchSecret)
 	if err := cmd.Start(); err != nil {
 		return "", err
