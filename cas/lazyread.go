@@ -8,10 +8,11 @@ import (
 )
 
 // How far a reader that goes through a file in order is read ahead of: not at
-// all at its first read, then twice what it has read in order, aheadMin bytes at
-// least and aheadMax at most. One that jumps begins anew, so that who reads
-// records here and there gets little that he does not want. Up to aheadFar what
-// comes best as one is begun, if all of it is that near.
+// all at its first read, then twice what it has read in order, or four times if
+// that is from the file's beginning on, aheadMin bytes at least and aheadMax at
+// most. One that jumps begins anew, so that who reads records here and there gets
+// little that he does not want. Up to aheadFar what comes best as one is begun,
+// if all of it is that near.
 const (
 	aheadMin   = 256 << 10
 	aheadMax   = 32 << 20
@@ -28,6 +29,7 @@ type LazyReader struct {
 	mu    sync.Mutex
 	next  int64 // where a reader in order goes on
 	run   int64 // how much it has read in order; 0 after a jump
+	more  int64 // how many times as much is read ahead
 	begun bool
 }
 
@@ -83,16 +85,17 @@ func (r *LazyReader) plan(off, end int64) (lo, window int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case !r.begun:
-		r.begun, r.next = true, end
-	case off < r.next-aheadSlack || off > r.next+aheadSlack:
-		r.next, r.run = end, 0
+	case !r.begun || off < r.next-aheadSlack || off > r.next+aheadSlack:
+		r.begun, r.next, r.run, r.more = true, end, 0, 2
+		if off == 0 {
+			r.more = 4
+		}
 	case end > r.next:
 		r.run += end - r.next
 		r.next = end
 	}
 	if r.run > 0 {
-		window = min(max(2*r.run, aheadMin), aheadFar)
+		window = min(max(r.more*r.run, aheadMin), aheadFar)
 	}
 	return r.next, window
 }

@@ -28,7 +28,7 @@ const (
 	maxNodes = 8 << 20
 	// nodesAhead is for how many segments nodes are fetched at once for who
 	// reads one after the other.
-	nodesAhead = 8
+	nodesAhead = 32
 )
 
 // nodesOf returns the nodes of a file that lead to the bytes of segments: those

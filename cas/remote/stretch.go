@@ -17,61 +17,70 @@ import (
 
 // stretch is where the part of a file ends that begins at at and lies in one
 // pack, as it is, in whole groups. A group that lies in two packs belongs to the
-// second. It is at itself where that is not more than a segment.
+// second. It is at itself where that is not more than a segment, unless the pack
+// ends there.
 func (rc *Recipe) stretch(ctx context.Context, n Node, at int64) (int64, error) {
-	end, _, err := rc.plainFrom(ctx, n, at, n.Size)
-	if end == at+cas.GroupSize {
-		end, _, err = rc.plainFrom(ctx, n, end, n.Size)
+	p, err := rc.plainFrom(ctx, n, at, n.Size)
+	if err == nil && p.none {
+		p, err = rc.plainFrom(ctx, n, p.end, n.Size)
 	}
-	if err != nil || end-at <= segmentSize {
+	if err != nil || p.none || p.end-at <= segmentSize && !p.edge {
 		return at, err
 	}
-	return end, nil
+	return p.end, nil
 }
 
-// plainFrom tells how far the bytes of a file from lo to hi lie in one pack, one
-// after the other and as they are, in whole groups: the first group if not even
-// that does, then plain is false.
-func (rc *Recipe) plainFrom(ctx context.Context, n Node, lo, hi int64) (end int64, plain bool, err error) {
+// plain is how far a part of a file lies in one pack, one byte after the other
+// and as they are.
+type plain struct {
+	end  int64 // in whole groups; of the first group if not even that does
+	none bool  // then
+	edge bool  // it ends where the next pack begins
+}
+
+func (rc *Recipe) plainFrom(ctx context.Context, n Node, lo, hi int64) (p plain, err error) {
 	hi = min(hi, lo+maxPack)
 	rows, err := rc.rows(ctx, n.place.at+lo, n.place.at+hi)
 	if err != nil {
-		return lo, false, err
+		return plain{}, err
 	}
-	end = lo
+	p.end = lo
 	for i, r := range rows {
-		if r.enc != encStored || i > 0 && (r.pack != rows[0].pack || r.off != rows[i-1].off+int64(rows[i-1].stored)) {
+		if p.edge = i > 0 && r.pack != rows[0].pack; p.edge {
 			break
 		}
-		end = min(hi, r.end()-n.place.at)
+		if r.enc != encStored || i > 0 && r.off != rows[i-1].off+int64(rows[i-1].stored) {
+			break
+		}
+		p.end = min(hi, r.end()-n.place.at)
 	}
-	if end != n.Size {
-		end = end / cas.GroupSize * cas.GroupSize
+	if p.end != n.Size {
+		p.end = p.end / cas.GroupSize * cas.GroupSize
 	}
-	if end <= lo {
-		return min(n.Size, lo+cas.GroupSize), false, nil
+	if p.none = p.end <= lo; p.none {
+		p.end = min(n.Size, lo+cas.GroupSize)
 	}
-	return end, true, nil
+	return p, nil
 }
 
 // fetchFrom fetches the first bytes that lack from lo to hi, and tells how far
 // it came: as far as one request reaches, else to the end of the segment.
 func (rc *Recipe) fetchFrom(ctx context.Context, n Node, p *cas.Partial, lo, hi int64) (int64, error) {
 	if hi > borderOf(lo) {
-		end, plain, err := rc.plainFrom(ctx, n, lo, hi)
+		run, err := rc.plainFrom(ctx, n, lo, hi)
 		if err != nil {
 			return lo, err
 		}
 		switch {
-		case !plain:
-			hi = end
-		case end > borderOf(lo):
-			if err = rc.fetchProven(ctx, n, p, lo, end); !errors.Is(err, cas.ErrCorrupt) {
-				return end, err
+		case run.none:
+			hi = run.end
+		case run.end > borderOf(lo):
+			if err = rc.fetchProven(ctx, n, p, lo, run.end); !errors.Is(err, cas.ErrCorrupt) {
+				return run.end, err
 			}
 			// What did not come, segment by segment: it is not all damaged.
-			if lo, hi = p.Missing(lo, end-lo); lo == hi {
-				return end, nil
+			if lo, hi = p.Missing(lo, run.end-lo); lo == hi {
+				return run.end, nil
 			}
 		}
 	}

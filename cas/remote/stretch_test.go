@@ -153,9 +153,9 @@ func TestStretch(t *testing.T) {
 	}
 	for _, c := range []struct{ at, want int64 }{
 		{cas.GroupSize, end}, {end - segmentSize - cas.GroupSize, end},
-		{end - segmentSize, end - segmentSize}, // no more than others bring
+		{end - 1<<20, end}, // little, but then the next pack begins
 		{second, n.Size}, {second + cas.GroupSize, n.Size},
-		{n.Size - 1<<20, n.Size - 1<<20},
+		{n.Size - 1<<20, n.Size - 1<<20}, // no more than others bring
 	} {
 		if got, err := rc.stretch(t.Context(), n, c.at); err != nil || got != c.want {
 			t.Errorf("from %d to %d, %v; want %d", c.at, got, err, c.want)
