@@ -185,7 +185,7 @@ func TestPushGoesOn(t *testing.T) {
 	if o := r.run(faults("push.pack=kill"), "curi", "push", "random"); o.status != 137 {
 		t.Fatalf("it was not killed: %s", o)
 	}
-	var there int64 // of two packs, which are sent at once
+	var there int64                                                 // of two packs, which are sent at once
 	packs, err := filepath.Glob(r.bucket() + "/packs/??/[0-9a-f]*") // what has its name
 	if err != nil || len(packs) == 0 {
 		t.Fatalf("no pack is there: %v", err)
