@@ -337,7 +337,7 @@ func (rc *Recipe) rows(ctx context.Context, lo, hi int64) ([]row, error) {
 	}
 	end := min(to, from+pagesAtOnce)
 	if from > 0 && rc.has(pages[from-1].at) && !rc.has(pages[end-1].at) {
-		end = min(len(pages), max(end, to-1+pagesAhead))
+		end = min(len(pages), end-1+pagesAhead)
 	}
 	if err := rc.gather(ctx, end-from, func(i int) pageInfo { return pages[from+i].pageInfo }); err != nil {
 		return nil, err
