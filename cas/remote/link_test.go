@@ -8,6 +8,13 @@ import (
 	"time"
 )
 
+// linkTo is a connection that is made.
+func linkTo(b Bucket) *link {
+	l := newLink("team", "", BucketOptions{Logger: slog.New(slog.DiscardHandler)})
+	l.b = b
+	return l
+}
+
 // slowBucket answers when it may.
 type slowBucket struct {
 	Bucket
@@ -27,8 +34,7 @@ func TestLinkBack(t *testing.T) {
 	t.Parallel()
 	for _, still := range []bool{false, true} {
 		b := &slowBucket{asked: make(chan string, 2), let: make(chan error)}
-		l := &link{name: "team", b: b, opening: make(chan struct{}, 1), o: BucketOptions{Logger: slog.New(slog.DiscardHandler)}}
-		l.opening <- struct{}{}
+		l := linkTo(b)
 		l.away = away{err: ErrAway, wait: time.Second, until: time.Now()}
 		read := func(key string) <-chan error {
 			done := make(chan error, 1)

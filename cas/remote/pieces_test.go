@@ -25,6 +25,18 @@ func (g *gathered) take(p []byte) error {
 	return nil
 }
 
+// within reports whether bytes lie in the memory that a helper shares.
+func within(mem *shared, p []byte) bool {
+	at, lo := uintptr(unsafe.Pointer(&p[0])), uintptr(unsafe.Pointer(&mem.mem[0]))
+	return at >= lo && at < lo+uintptr(len(mem.mem))
+}
+
+func freeSlots(mem *shared) int {
+	mem.mu.Lock()
+	defer mem.mu.Unlock()
+	return len(mem.free)
+}
+
 // TestPieces reads more in pieces than the ring of a real helper has room for,
 // by several at once.
 func TestPieces(t *testing.T) {
@@ -35,10 +47,6 @@ func TestPieces(t *testing.T) {
 		t.Fatal(err)
 	}
 	mem := b.(*patient).Bucket.(*helperBucket).mem
-	within := func(p []byte) bool {
-		at, lo := uintptr(unsafe.Pointer(&p[0])), uintptr(unsafe.Pointer(&mem.mem[0]))
-		return at >= lo && at < lo+uintptr(len(mem.mem))
-	}
 	// The last one has nearly all of the object, which is asked for whole.
 	at := []span{{0, slotLeast}, {5, 5 + 3*pieceSize}, {12345, 12345 + 2*ringSize + 77}, {packHeader, packSize - 4321}}
 	// More at once than there are slots, the rest of them without.
@@ -46,7 +54,7 @@ func TestPieces(t *testing.T) {
 		s, g := at[i%len(at)], gathered{}
 		shared := false
 		err := readPieces(ctx, b, "packs/x", s.lo, s.hi-s.lo, func(p []byte) error {
-			shared = within(p)
+			shared = within(mem, p)
 			return g.take(p)
 		})
 		if err != nil || !bytes.Equal(g.b, data[s.lo:s.hi]) {
@@ -62,11 +70,6 @@ func TestPieces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free := func() int {
-		mem.mu.Lock()
-		defer mem.mu.Unlock()
-		return len(mem.free)
-	}
 	// An error of who takes them ends it; the slot is not lost.
 	enough := errors.New("enough")
 	for i := range 2 * slots {
@@ -81,9 +84,9 @@ func TestPieces(t *testing.T) {
 			t.Fatalf("ended by %v", err)
 		}
 	}
-	for end := time.Now().Add(10 * time.Second); free() != slots; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); freeSlots(mem) != slots; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d slots are free", free())
+			t.Fatalf("%d slots are free", freeSlots(mem))
 		}
 	}
 	// The end of the object, and none.
@@ -139,9 +142,7 @@ func TestPiecesAgain(t *testing.T) {
 		fickle := &fickleBucket{data: data, most: 2}
 		var b Bucket = newPatient(fickle, Patience{Tries: 2, Timeout: 50*time.Millisecond - pieceSize/slowBytes*time.Second, Wait: time.Millisecond}, slog.New(slog.DiscardHandler))
 		if overLink {
-			l := &link{name: "team", b: b, opening: make(chan struct{}, 1), o: BucketOptions{Logger: slog.New(slog.DiscardHandler)}}
-			l.opening <- struct{}{}
-			b = l
+			b = linkTo(b)
 		}
 		g := gathered{}
 		err := readPieces(t.Context(), b, "packs/x", 10, int64(len(data))-10, func(p []byte) error {
@@ -165,8 +166,7 @@ func TestPiecesAgain(t *testing.T) {
 // TestLinkBackByPieces: that a remote is back is known with the first piece.
 func TestLinkBackByPieces(t *testing.T) {
 	t.Parallel()
-	l := &link{name: "team", b: &fickleBucket{data: randomBytes(1, 2*pieceSize), most: 9}, opening: make(chan struct{}, 1), o: BucketOptions{Logger: slog.New(slog.DiscardHandler)}}
-	l.opening <- struct{}{}
+	l := linkTo(&fickleBucket{data: randomBytes(1, 2*pieceSize), most: 9})
 	l.away = away{err: ErrAway, wait: time.Second, until: time.Now()}
 	err := readPieces(t.Context(), l, "packs/x", 0, 2*pieceSize, func([]byte) error {
 		return readPieces(t.Context(), l, "packs/y", 0, 1, func([]byte) error { return nil })

@@ -190,8 +190,8 @@ func (r *Reader) link(ctx context.Context, remote string) (*link, error) {
 		l = nil
 	}
 	if l == nil {
-		l = &link{name: remote, url: c.URL, o: r.o, open: r.open, opening: make(chan struct{}, 1)}
-		l.opening <- struct{}{}
+		l = newLink(remote, c.URL, r.o)
+		l.open = r.open
 		r.links[remote] = l
 	}
 	return l, nil
@@ -213,6 +213,12 @@ type link struct {
 	b      Bucket
 	closed bool
 	away   away
+}
+
+func newLink(name, url string, o BucketOptions) *link {
+	l := &link{name: name, url: url, o: o, opening: make(chan struct{}, 1)}
+	l.opening <- struct{}{}
+	return l
 }
 
 // away remembers that a remote is not there.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
@@ -397,14 +396,7 @@ func TestLazyReadAhead(t *testing.T) {
 	b = newStore(t)
 	counted = readerOf(t, b, dir)
 	f = openLazy(t, b, tree, "f")
-	got := 0
-	for r := f.Reader(); got < len(data); {
-		n, err := r.ReadAt(t.Context(), buf, int64(got))
-		if err != nil && err != io.EOF || n == 0 || !bytes.Equal(buf[:n], data[got:got+n]) {
-			t.Fatal(got, n, err)
-		}
-		got += n
-	}
+	readThrough(t, f, data)
 	reads, n := counted.take()
 	t.Logf("in order: %d bytes by %d requests", n, len(reads))
 	// 8 MiB a request in the midst of it; the first ones are small.

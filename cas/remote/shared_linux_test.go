@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"unsafe"
 
 	"github.com/curi-store/curi/cas"
 )
@@ -25,10 +24,6 @@ func TestShared(t *testing.T) {
 	if mem == nil {
 		t.Fatal("the helper shares no memory")
 	}
-	within := func(p []byte) bool {
-		at, lo := uintptr(unsafe.Pointer(&p[0])), uintptr(unsafe.Pointer(&mem.mem[0]))
-		return at >= lo && at < lo+uintptr(len(mem.mem))
-	}
 	var loans []loan
 	for i := range slots + 3 {
 		off, n := int64(i*4321), 2<<20
@@ -36,8 +31,8 @@ func TestShared(t *testing.T) {
 		if err != nil || !bytes.Equal(l.b, data[off:off+int64(n)]) {
 			t.Fatalf("loan %d: %d bytes, %v", i, len(l.b), err)
 		}
-		if within(l.b) != (i < slots) {
-			t.Errorf("loan %d lies in the memory: %v", i, within(l.b))
+		if within(mem, l.b) != (i < slots) {
+			t.Errorf("loan %d lies in the memory: %v", i, within(mem, l.b))
 		}
 		loans = append(loans, l)
 	}
@@ -49,7 +44,7 @@ func TestShared(t *testing.T) {
 	}
 	// The end of an object, and none.
 	l, err := lend(t.Context(), b, "packs/x", 2<<20, 2<<20)
-	if !errors.Is(err, io.EOF) || !bytes.Equal(l.b, data[2<<20:]) || !within(l.b) {
+	if !errors.Is(err, io.EOF) || !bytes.Equal(l.b, data[2<<20:]) || !within(mem, l.b) {
 		t.Errorf("at the end: %d bytes, %v", len(l.b), err)
 	}
 	if _, err := lend(t.Context(), b, "packs/y", 0, 2<<20); !errors.Is(err, cas.ErrNotFound) {
@@ -94,11 +89,6 @@ func TestSharedLate(t *testing.T) {
 	if err := <-gave; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	free := func() int {
-		mem.mu.Lock()
-		defer mem.mu.Unlock()
-		return len(mem.free)
-	}
 	if err := writeFrame(sayW, f.id, saidMore, appendNums(nil, 5)); err != nil { // that is not the answer
 		t.Fatal(err)
 	}
@@ -114,14 +104,14 @@ func TestSharedLate(t *testing.T) {
 		}
 	}
 	settle()
-	if n := free(); n != slots-1 {
+	if n := freeSlots(mem); n != slots-1 {
 		t.Errorf("%d slots are free while the helper may write into one", n)
 	}
 	if err := writeFrame(sayW, f.id, saidOK, appendNums(nil, slotLeast)); err != nil {
 		t.Fatal(err)
 	}
 	settle()
-	if n := free(); n != slots {
+	if n := freeSlots(mem); n != slots {
 		t.Errorf("%d slots are free after its answer", n)
 	}
 	sayW.Close()
